@@ -1,0 +1,99 @@
+/**
+ * Every operating error a person or program can meet, once.
+ *
+ * `exit` is the CLI's exit code, `http` the API's status. Text is "what happened; what to do", with {names} filled
+ * from `details`. Codes are never reused: a retired one stays listed in `retiredCodes`.
+ * `daemon/docs/errors.md` is compared with this table by a test.
+ */
+export interface ErrorKind {
+  readonly exit: 1 | 2 | 3 | 4 | 5;
+  readonly http: number;
+  readonly text: string;
+}
+
+export const errorTable = {
+  INTERNAL: { exit: 1, http: 500, text: 'internal fault: {reason}; see the daemon log and report it' },
+  USAGE: { exit: 2, http: 400, text: '{reason}; see `trellis help {command}`' },
+  INVALID: { exit: 2, http: 400, text: '{reason}; correct it and try again' },
+  NOT_SUPPORTED: { exit: 2, http: 400, text: '{feature} is not supported yet; remove it from {place}' },
+  FILE_INVALID: { exit: 2, http: 400, text: '{file} is not valid: {reason}; nothing was changed, correct the file' },
+  NOT_FOUND: { exit: 4, http: 404, text: 'no {kind} named {name}; list them with `{list}`' },
+  AMBIGUOUS: { exit: 3, http: 409, text: '{name} means several {kind}s: {choices}; name one by its id' },
+  TIMED_OUT: { exit: 5, http: 504, text: '{what} did not finish within {seconds} s; {todo}' },
+  DAEMON_UNREACHABLE: { exit: 1, http: 503, text: 'no daemon answers on {socket}; start it with `trellis daemon`, or set TRELLIS_SOCKET' },
+  DAEMON_STARTING: { exit: 1, http: 503, text: 'the daemon is still starting; try again in a moment' },
+  NOT_INITIALISED: { exit: 3, http: 409, text: 'this host belongs to no cluster; run `trellis init` or `trellis join`' },
+  ALREADY_MEMBER: { exit: 3, http: 409, text: 'this host already belongs to cluster {cluster}; `trellis leave` it first' },
+  STATE_LOCKED: { exit: 1, http: 503, text: 'state directory {dir} is in use by process {pid}; stop that daemon or choose another --state' },
+  STATE_NEWER: { exit: 1, http: 503, text: 'state directory {dir} has format {found}, this version reads up to {known}; run the newer version' },
+  STATE_DAMAGED: { exit: 1, http: 503, text: '{name} in the state directory is damaged: {detail}; it was set aside as {setAside} and is rebuilt from a peer' },
+  DISK_FULL: { exit: 1, http: 507, text: 'cannot write to {dir}: {reason}; nothing was changed, make room and try again' },
+  LOGIN_REQUIRED: { exit: 3, http: 401, text: '{action} needs an operator; run `trellis login`' },
+  LOGIN_REFUSED: { exit: 3, http: 401, text: 'wrong passphrase for operator {operator}, or no such operator; try again' },
+  LOGIN_THROTTLED: { exit: 3, http: 429, text: 'too many failed logins; wait {seconds} s' },
+  PASSPHRASE_WEAK: { exit: 2, http: 400, text: 'passphrase refused: {reason}; choose a longer one or let one be generated' },
+  FORBIDDEN: { exit: 3, http: 403, text: 'operator {operator} may not {action}; ask an admin for the right' },
+  INVITE_REFUSED: { exit: 3, http: 403, text: 'the invitation code was refused: {reason}; ask for a new one with `trellis invite`' },
+  JOIN_REFUSED: { exit: 3, http: 403, text: 'could not join: {reason}; {todo}' },
+  JOIN_UNREACHABLE: { exit: 1, http: 503, text: 'no peer answered at {peers}; check the addresses and that port 8443 is open' },
+  HOST_SHORTFALL: { exit: 3, http: 409, text: 'this host is below the minimum: {shortfalls}; add what is missing or use --force' },
+  CONFLICT: { exit: 3, http: 409, text: '{reason}; {todo}' },
+  STALE: { exit: 3, http: 409, text: '{what} changed since {since}; look with `{look}`, or use {override}' },
+  EDIT_TOO_LARGE: { exit: 2, http: 413, text: 'the edit is {bytes} bytes, the limit is {max}; split it' },
+  UNPLACEABLE: { exit: 3, http: 409, text: '{service} fits on no host: {reasons}; see `trellis plan`' },
+  HOST_UNREACHABLE: { exit: 1, http: 503, text: 'host {host} does not answer ({state}, last seen {ago}); try again or run it there' },
+  ENGINE_UNREACHABLE: { exit: 1, http: 503, text: 'the container engine at {endpoint} does not answer: {reason}; start it or set DOCKER_HOST' },
+  ENGINE_REFUSED: { exit: 1, http: 502, text: 'the container engine refused to {action}: {reason}; see `trellis doctor`' },
+  CONTAINER_FOREIGN: { exit: 3, http: 409, text: 'container {container} exists and is not ours; rename or remove it, Trellis will not touch it' },
+  PORT_TAKEN: { exit: 3, http: 409, text: 'port {port} on host {host} is in use by {owner}; free it or choose another port' },
+  IMAGE_UNAVAILABLE: { exit: 1, http: 502, text: 'image {image} is in no registry that answers and on no host: {reason}; build it on one host and run `trellis image push {image}`' },
+  BLOB_UNAVAILABLE: { exit: 1, http: 502, text: 'blob {hash} is held by no reachable host; bring a host that has it back' },
+  PLUGIN_CONFIG_INVALID: { exit: 2, http: 400, text: 'plugin {plugin}: {reason}; correct its configuration' },
+  PLUGIN_FAILED: { exit: 1, http: 500, text: 'plugin {plugin} failed: {reason}; see the daemon log' },
+  TOOL_MISSING: { exit: 1, http: 503, text: '{tool} is missing on this host; install it: {how}' },
+  COMMAND_FAILED: { exit: 1, http: 500, text: '{command} failed: {reason}' },
+  REFUSED_UNCONFIRMED: { exit: 3, http: 409, text: '{action} needs confirmation; run it again with --yes' },
+} as const satisfies Record<string, ErrorKind>;
+
+/** Were used by an earlier version and must not be used again. */
+export const retiredCodes: readonly string[] = [];
+
+export type ErrorCode = keyof typeof errorTable;
+export type ErrorDetails = Readonly<Record<string, unknown>>;
+
+/** Branch on `code`, never on `message`. `cause` is kept for the log and is not shown to users. */
+export class ClusterError extends Error {
+  readonly code: ErrorCode;
+  readonly details: ErrorDetails;
+
+  constructor(code: ErrorCode, details: ErrorDetails = {}, cause?: unknown) {
+    super(fillIn(errorTable[code].text, details), cause === undefined ? undefined : { cause });
+    this.name = 'ClusterError';
+    this.code = code;
+    this.details = details;
+  }
+}
+
+/** A bug, not an operating error: the daemon crashes and rejoins. On in production. */
+export function invariant(holds: unknown, what: string): asserts holds {
+  if (!holds) throw new Error(`invariant broken: ${what}`);
+}
+
+/** What to show for anything thrown; bugs become INTERNAL. */
+export function asClusterError(error: unknown): ClusterError {
+  if (error instanceof ClusterError) return error;
+  return new ClusterError('INTERNAL', { reason: reasonOf(error) }, error);
+}
+
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function fillIn(text: string, details: ErrorDetails): string {
+  return text.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
+    const value = details[name];
+    if (value === undefined) return `(${name})`;
+    if (Array.isArray(value)) return value.join(', ');
+    return typeof value === 'object' ? JSON.stringify(value) : String(value as string | number | boolean);
+  });
+}
