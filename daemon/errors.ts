@@ -82,6 +82,11 @@ export function invariant(holds: unknown, what: string): asserts holds {
 /** What to show for anything thrown; bugs become INTERNAL. */
 export function asClusterError(error: unknown): ClusterError {
   if (error instanceof ClusterError) return error;
+  const coded = error as { code?: unknown; details?: unknown } | null | undefined;
+  // A PluginError: same code and details, from code that may not import this table.
+  if (error instanceof Error && error.name === 'PluginError' && typeof coded?.code === 'string' && coded.code in errorTable) {
+    return new ClusterError(coded.code as ErrorCode, (coded.details ?? {}) as ErrorDetails, error);
+  }
   return new ClusterError('INTERNAL', { reason: reasonOf(error) }, error);
 }
 

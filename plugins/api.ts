@@ -54,6 +54,23 @@ export interface ItemFailure {
   readonly isTransient: boolean;
 }
 
+/**
+ * How a plugin rejects: plugins may not import the daemon's error table, so the code travels as a string and the daemon
+ * turns it into the ClusterError of that code. `message` is for logs; users see the table's text filled from `details`.
+ */
+export class PluginError extends Error {
+  /** A code of the error table. */
+  readonly code: string;
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(code: string, details: Readonly<Record<string, unknown>>, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'PluginError';
+    this.code = code;
+    this.details = details;
+  }
+}
+
 export interface PluginContext {
   readonly self: { readonly clusterId: ClusterId; readonly hostId: HostId; readonly env: string };
   readonly clock: { monotonicMs(): number; wallMs(): number };
