@@ -3,28 +3,18 @@
  * a snapshot that nobody mutates. Calls are synchronous and cheap unless they take a callback.
  */
 import type { ClusterId, Hash, HostId, NodeId, ObjectId, SessionId } from '../crdt/ids.ts';
-import type { EnvView, HostView, Liveness, Placement, Plan, PlanInputs, PlanPointer } from '../crdt/model.ts';
+import type { Edit, LeafReader, LeafValue } from '../crdt/leaves.ts';
+import type {
+  EnvView,
+  HostView,
+  Liveness,
+  Placement,
+  Plan,
+  PlanInputs,
+  PlanPointer,
+} from '../crdt/model.ts';
 import type { Damage } from './ports.ts';
 import type { ClusterError } from './errors.ts';
-
-/** A value of one leaf. Lists are atomic: two concurrent lists are a conflict, never a merge. */
-export type LeafValue = null | boolean | number | string | readonly unknown[];
-
-/** One field: `object` is an object id, or 'names' or 'settings'; `pointer` an RFC 6901 pointer such as '/ports/http/container'. */
-export interface LeafPut {
-  readonly object: ObjectId | 'names' | 'settings';
-  readonly pointer: string;
-  /** null means absent; leaves are never deleted. */
-  readonly value: LeafValue;
-}
-
-export interface Edit {
-  /** One line for `trellis history`. */
-  readonly message: string;
-  /** Set by `apply`: later applies of the same source compare against what this edit left. */
-  readonly source?: string;
-  readonly puts: readonly LeafPut[];
-}
 
 export interface EditReceipt {
   /** Names the edit; null when nothing had to change. */
@@ -34,12 +24,6 @@ export interface EditReceipt {
 
 /** Document names are 'cluster' and 'env/<name>'. */
 export type DocName = string;
-
-/** Leaves of an object at some moment; null when there is none. */
-export interface LeafReader {
-  leaf(object: ObjectId | 'names' | 'settings', pointer: string): LeafValue;
-  leaves(object: ObjectId | 'names' | 'settings'): ReadonlyMap<string, LeafValue>;
-}
 
 export interface ConflictEntry {
   /** Stable: hash of doc, object and pointer, 12 hex digits. */
@@ -142,7 +126,12 @@ export interface NodeApi {
    * Acknowledged after fsync here. Leaves that already have the value are left out. Fails with FORBIDDEN,
    * LOGIN_REQUIRED (session expired), EDIT_TOO_LARGE, DISK_FULL: then nothing has changed.
    */
-  edit(session: EditSession, doc: DocName, edit: Edit, done: (result: EditReceipt | ClusterError) => void): void;
+  edit(
+    session: EditSession,
+    doc: DocName,
+    edit: Edit,
+    done: (result: EditReceipt | ClusterError) => void,
+  ): void;
   spread(hash: Hash): Spread;
   conflicts(): readonly ConflictEntry[];
   /** Newest first, at most `max`. */
