@@ -229,6 +229,11 @@ export function signedBytes(payload: Uint8Array): Uint8Array {
   return out;
 }
 
+/** What a joining host signs with its own key, `consent` of its member record: nobody is enrolled unasked. */
+export function consentBytes(consent: { clusterId: string; hostId: string; hostKey: Uint8Array }): Uint8Array {
+  return signedBytes(encode({ kind: 'consent', ...consent }));
+}
+
 export function seal(record: AnyRecord, sign: (bytes: Uint8Array) => Uint8Array): SignedBytes {
   const payload = encode(record);
   return encode([payload, sign(signedBytes(payload))]);

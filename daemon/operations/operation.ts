@@ -14,13 +14,16 @@ export interface Caller {
   readonly via: 'socket' | 'https' | 'peer';
   /** The unlocked session, or null for local root that has not logged in. */
   readonly session: EditSession | null;
+  /** Remote address over HTTPS, for throttling and audit. */
+  readonly address?: string;
 }
 
 /**
  * `public`: anyone who reaches the socket, also before there is a cluster. `viewer`: over HTTPS a session is needed, on the
- * socket none. `operator`, `admin`: a session whose operator has the right in this environment.
+ * socket none. `local`: acts on this host alone: none on the socket, from elsewhere as `operator`. `operator`, `admin`: a
+ * session whose operator has the right in this environment.
  */
-export type Access = 'public' | 'viewer' | 'operator' | 'admin';
+export type Access = 'public' | 'viewer' | 'local' | 'operator' | 'admin';
 
 export interface Operation<Params = unknown, Data = unknown> {
   readonly group: string;
@@ -34,6 +37,10 @@ export interface Operation<Params = unknown, Data = unknown> {
   readonly data?: ZodType<Data>;
   /** Events, logs, exec: also uses `io`. */
   readonly isStream?: boolean;
+  /** Only on the unix socket of this host (init, join). */
+  readonly isSocketOnly?: boolean;
+  /** Default: `operationTimeLimitMs` of the bus; streams have none unless said here. */
+  readonly timeLimitMs?: number;
   run(context: OperationContext, params: Params): Promise<Data>;
 }
 
