@@ -117,13 +117,20 @@ export class TrellisDocument {
     return { touched, conflicted: [...conflicted.values()] };
   }
 
-  /** One change by `actor`; null when every leaf already has its value. */
+  /**
+   * One change by `actor`; null when every leaf already has its value. A leaf with concurrent values is written even
+   * then: that settles it.
+   */
   edit(
     actor: SessionId,
     message: string,
     puts: readonly LeafPut[],
   ): { change: Uint8Array; changed: number } | null {
-    const wanted = puts.filter((put) => !sameLeaf(this.leaf(put.object, put.pointer), put.value));
+    const wanted = puts.filter(
+      (put) =>
+        !sameLeaf(this.leaf(put.object, put.pointer), put.value) ||
+        this.concurrentOps({ container: put.object, pointer: put.pointer }).length > 1,
+    );
     if (wanted.length === 0) return null;
     if (A.getActorId(this.#doc) !== actor) this.#doc = A.clone(this.#doc, { actor });
     this.#doc = A.change(this.#doc, { message, time: 0 }, (draft) => {
@@ -157,6 +164,10 @@ export class TrellisDocument {
       leaf: (object, pointer) => readLeaf(containerOf(then, object), pointer),
       leaves: (object) => readLeaves(containerOf(then, object)),
     };
+  }
+
+  hasChange(hash: Hash): boolean {
+    return A.hasHeads(this.#doc, [hash]);
   }
 
   /** Op ids of the values that one leaf holds concurrently, sorted; one entry when nobody disagrees. */

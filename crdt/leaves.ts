@@ -21,6 +21,8 @@ export interface Edit {
   /** Set by `apply`: later applies of the same source compare against what this edit left. */
   readonly source?: string;
   readonly puts: readonly LeafPut[];
+  /** Ids of conflicts that this edit settles; their leaves are written even when the value stays. */
+  readonly picks?: readonly string[];
 }
 
 /** Leaves of an object at some moment; null when there is none. */
