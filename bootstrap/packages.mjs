@@ -71,7 +71,7 @@ function apt(options, what) {
 }
 
 /** Full path of a command, looking in the system directories too, which a user's PATH may lack; null if absent. */
-export function which(command) {
+function which(command) {
   const dirs = [
     ...(process.env['PATH'] ?? '').split(path.delimiter),
     '/usr/local/sbin',

@@ -5,11 +5,14 @@ import { createHash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readFileSync,
   renameSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -55,14 +58,14 @@ export function prepare() {
 }
 
 /** The registry's runtime, so that everybody runs the same; else the running Node if it is new enough; else null. */
-export function findRuntime() {
+function findRuntime() {
   const packaged = path.join(modules, `node-${process.platform}-${process.arch}`, 'bin', 'node');
   if (existsSync(packaged)) return packaged;
   return isNewEnough(process.versions.node) ? process.execPath : null;
 }
 
 /** `version` such as '24.21.0'; the first with stable type stripping is 24.12. */
-export function isNewEnough(version) {
+function isNewEnough(version) {
   const [major = 0, minor = 0] = version.split('.').map(Number);
   return major > 24 || (major === 24 && minor >= 12);
 }
@@ -102,26 +105,68 @@ function isInstalled() {
 
 function install(why) {
   say(why);
-  // --include wins over an `omit` in the user's npmrc or NODE_ENV=production. Our dependencies run no install scripts.
-  const options = [
-    'ci',
-    '--ignore-scripts',
-    '--include=dev',
-    '--include=optional',
-    '--engine-strict=false',
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'trellis-setup-'));
+  try {
+    const node = isNewEnough(process.versions.node) ? process.execPath : fetchRuntime(dir);
+    // --include wins over an `omit` in the user's npmrc or NODE_ENV=production. Our dependencies run no install scripts.
+    const options = [
+      '--ignore-scripts',
+      '--include=dev',
+      '--include=optional',
+      '--engine-strict=false',
+    ];
+    npm(node, ['ci', ...options, '--no-audit', '--no-fund', '--loglevel=error'], root);
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Gets the runtime first, checked against the lock file: npm under an older Node silently leaves out optional packages
+ * whose `engines` want a newer one, and the native parts of the tools are such packages.
+ */
+function fetchRuntime(dir) {
+  const name = `node-${process.platform}-${process.arch}`;
+  const locked = JSON.parse(read(path.join(root, 'package-lock.json')) ?? '{}').packages[
+    `node_modules/${name}`
   ];
-  const quiet = ['--no-audit', '--no-fund', '--loglevel=error'];
-  const npm = process.env['npm_execpath'];
-  const viaNode = npm !== undefined && /\.c?js$/.test(npm) && existsSync(npm);
-  const command = viaNode ? process.execPath : 'npm';
-  const done = spawnSync(command, [...(viaNode ? [npm] : []), ...options, ...quiet], {
-    cwd: root,
+  if (locked === undefined) {
+    fail(
+      `there is no packaged Node for ${process.platform}-${process.arch}; install Node 24.12 or newer and run this with it`,
+    );
+  }
+  npm(
+    process.execPath,
+    ['pack', `${name}@${locked.version}`, '--silent', '--pack-destination', dir],
+    dir,
+  );
+  const archive = path.join(dir, `${name}-${locked.version}.tgz`);
+  const found = 'sha512-' + createHash('sha512').update(readFileSync(archive)).digest('base64');
+  if (found !== locked.integrity)
+    fail(`${name}@${locked.version} is not what package-lock.json names; nothing was installed`);
+  const unpacked = spawnSync('tar', ['-xzf', archive, '-C', dir, 'package/bin/node'], {
     stdio: ['ignore', 2, 2],
+  });
+  if (unpacked.status !== 0)
+    fail('the Node runtime could not be unpacked; is there room in the temporary directory?');
+  return path.join(dir, 'package', 'bin', 'node');
+}
+
+function npm(node, args, cwd) {
+  const script = process.env['npm_execpath'];
+  const isScript = script !== undefined && /\.c?js$/.test(script) && existsSync(script);
+  const done = spawnSync(isScript ? node : 'npm', [...(isScript ? [script] : []), ...args], {
+    cwd,
+    stdio: ['ignore', 2, 2],
+    env: {
+      ...process.env,
+      PATH: path.dirname(node) + path.delimiter + (process.env['PATH'] ?? ''),
+    },
   });
   if (done.error) fail(`npm could not be started: ${done.error.message}; install npm`);
   if (done.status !== 0) {
     fail(
-      `npm ci ended with ${done.status ?? done.signal}; the lines above say why. Repair that and run it again`,
+      `npm ${args[0]} ended with ${done.status ?? done.signal}; the lines above say why. Repair that and run it again`,
     );
   }
 }
