@@ -22,7 +22,7 @@ export function assertStrongPassphrase(passphrase: string, names: readonly strin
 
 function weakness(passphrase: string, names: readonly string[]): string | null {
   const text = passphrase.normalize('NFKC').trim();
-  const length = [...text].length;
+  const length = Array.from(text).length;
   if (length < lengthMin) return `it has ${length} characters, at least ${lengthMin} are needed`;
   if (length > lengthMax) return `it has more than ${lengthMax} characters`;
   if (new Set(text.toLowerCase()).size < distinctMin) return 'it repeats a few characters';
@@ -43,7 +43,7 @@ function guessBits(text: string, names: readonly string[]): number {
     kind.test(text),
   ).length;
   // 2.8 bits a letter is between English text (about 1.5) and random letters (4.7); other classes add a little.
-  return [...rest].length * (2.8 + 0.4 * classes);
+  return Array.from(rest).length * (2.8 + 0.4 * classes);
 }
 
 function plainOf(text: string): string {
@@ -65,7 +65,7 @@ function plainOf(text: string): string {
 
 /** "abcdef" and "98765" count as two characters. */
 function withoutRuns(text: string): string {
-  const letters = [...text];
+  const letters = Array.from(text);
   const kept = letters.filter((letter, i) => {
     const code = letter.codePointAt(0) ?? 0;
     const before = letters[i - 1]?.codePointAt(0);
