@@ -64,7 +64,10 @@ export interface Service {
   readonly dependsOn: readonly Dependency[];
   /** Absent: the planner does not move it, failover after the death of its host does. `no`: neither. */
   readonly relocatable?: 'yes' | 'no' | 'careful';
-  readonly placement: { readonly policy: 'spread' | 'pack'; readonly where: Readonly<Record<string, string>> };
+  readonly placement: {
+    readonly policy: 'spread' | 'pack';
+    readonly where: Readonly<Record<string, string>>;
+  };
   readonly onIsolation: 'keep' | 'stop';
   readonly stopGraceMs: number;
   /** `service stop` sets false: placements stay, containers are stopped. */
@@ -221,7 +224,11 @@ export interface PlanPointer {
 
 /** Topic 'docker' of the docker plugin. */
 export interface InstancesFact {
-  readonly engine: { readonly state: 'ok' | 'absent' | 'hung'; readonly version?: string; readonly reason?: string };
+  readonly engine: {
+    readonly state: 'ok' | 'absent' | 'hung';
+    readonly version?: string;
+    readonly reason?: string;
+  };
   readonly instances: readonly InstanceFact[];
 }
 
@@ -241,7 +248,12 @@ export interface InstanceFact {
   readonly health: 'none' | 'starting' | 'healthy' | 'unhealthy';
   readonly image: string;
   readonly spec: string;
-  readonly ports: readonly { readonly name: string; readonly container: number; readonly host: number | null; readonly number: number | null }[];
+  readonly ports: readonly {
+    readonly name: string;
+    readonly container: number;
+    readonly host: number | null;
+    readonly number: number | null;
+  }[];
   /** Wall clock of the owner, for people only. */
   readonly sinceMs: number;
   /** Coded reason when it does not run, else absent. */
@@ -266,4 +278,80 @@ export interface HostFact {
   readonly plan: string | null;
   /** True while desired and actual differ or a step is still to be retried. */
   readonly isBusy: boolean;
+}
+
+/**
+ * Topic 'inventory': what a host is and has, by its own account. Taken at start, on an interval and on demand; lists are
+ * bounded by whoever takes it, so that the fact stays small. Sizes are bytes.
+ */
+export interface InventoryFact {
+  readonly v: 1;
+  /** Wall clock of the owner, for people only. */
+  readonly takenAtWallMs: number;
+  readonly hostname: string;
+  readonly cpu: {
+    /** Processors that the kernel uses. */
+    readonly count: number;
+    /** Null where the machine does not say. */
+    readonly physicalCores: number | null;
+    readonly model: string;
+    /** As Node names it: 'x64', 'arm64'. */
+    readonly architecture: string;
+  };
+  readonly memory: { readonly totalBytes: number; readonly availableBytes: number; readonly swapBytes: number };
+  /** The file system of the state directory: where Trellis itself needs room. */
+  readonly stateDisk: { readonly mount: string; readonly totalBytes: number; readonly freeBytes: number } | null;
+  /** Local file systems, by mount point. */
+  readonly filesystems: readonly {
+    readonly mount: string;
+    readonly type: string;
+    readonly totalBytes: number;
+    readonly freeBytes: number;
+  }[];
+  /** Whole disks. */
+  readonly disks: readonly {
+    readonly name: string;
+    readonly sizeBytes: number;
+    readonly model: string;
+    readonly isRotational: boolean;
+  }[];
+  readonly kernel: { readonly release: string; readonly cgroup: 'v1' | 'v2' | 'none' };
+  /** From os-release: 'debian', '12', 'Debian GNU/Linux 12 (bookworm)'. */
+  readonly os: { readonly id: string; readonly version: string; readonly name: string };
+  /** Changes with every boot of the kernel. */
+  readonly bootId: string;
+  /** Of the installation; null where there is none. */
+  readonly machineId: string | null;
+  readonly engine: {
+    readonly state: 'ok' | 'absent' | 'hung';
+    readonly endpoint: string;
+    readonly version: string | null;
+    readonly apiVersion: string | null;
+  };
+  /** Version per tool, null when it is not there: docker, iptables, systemctl, curl, ... */
+  readonly tools: Readonly<Record<string, string | null>>;
+  readonly privileges: {
+    readonly uid: number;
+    readonly isRoot: boolean;
+    /** May load packet filter rules and make network namespaces (CAP_NET_ADMIN). */
+    readonly isNetAdmin: boolean;
+    /** Member of the group that may use the engine, or root. */
+    readonly mayUseEngine: boolean;
+  };
+  /** Interfaces other than containers' ends, by name. */
+  readonly interfaces: readonly {
+    readonly name: string;
+    readonly mac: string | null;
+    readonly mtu: number;
+    readonly isUp: boolean;
+    readonly addresses: readonly {
+      readonly address: string;
+      readonly prefixBits: number;
+      readonly scope: 'loopback' | 'link' | 'private' | 'public';
+    }[];
+  }[];
+  /** Runnable tasks, averaged over 1, 5 and 15 minutes. */
+  readonly load: readonly [number, number, number];
+  /** What could not be read, and why; the rest is right. */
+  readonly gaps: readonly string[];
 }
