@@ -220,6 +220,8 @@ export interface PlanPointer {
   readonly inputBlob: Hash;
   readonly blob: Hash;
   readonly author: { readonly session: SessionId } | { readonly host: NodeId };
+  /** The plan it was made after; '' for the first. */
+  readonly after: Hash | '';
 }
 
 /** Topic 'docker' of the docker plugin. */

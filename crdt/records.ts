@@ -46,7 +46,14 @@ export const operatorSchema = z.looseObject({
   signedBy: hexId.optional(),
   /** argon2id + AES-256-GCM of the private seed; absent for keys kept off the cluster. */
   sealed: z
-    .looseObject({ salt: anyBytes, iterations: z.number(), memoryKib: z.number(), parallelism: z.number(), nonce: anyBytes, box: anyBytes })
+    .looseObject({
+      salt: anyBytes,
+      iterations: z.number(),
+      memoryKib: z.number(),
+      parallelism: z.number(),
+      nonce: anyBytes,
+      box: anyBytes,
+    })
     .optional(),
 });
 
@@ -162,6 +169,8 @@ export const planSchema = z.looseObject({
   blob: hash,
   session: hexId.optional(),
   host: key.optional(),
+  /** Record hash of the plan it was made after; '' for the first. */
+  after: z.union([hash, z.literal('')]),
   at: wallMs,
 });
 
@@ -230,8 +239,12 @@ export function signedBytes(payload: Uint8Array): Uint8Array {
 }
 
 /** What a joining host signs with its own key, `consent` of its member record: nobody is enrolled unasked. */
-export function consentBytes(consent: { clusterId: string; hostId: string; hostKey: Uint8Array }): Uint8Array {
-  return signedBytes(encode({ kind: 'consent', ...consent }));
+export function consentBytes(consent: {
+  clusterId: string;
+  hostId: string;
+  hostKey: Uint8Array;
+}): Uint8Array {
+  return signedBytes(encode(['trellis-join', consent.clusterId, consent.hostId, consent.hostKey]));
 }
 
 export function seal(record: AnyRecord, sign: (bytes: Uint8Array) => Uint8Array): SignedBytes {
@@ -244,10 +257,17 @@ export function open(signed: SignedBytes): Opened | null {
   const outer = decode(signed);
   if (!Array.isArray(outer) || outer.length !== 2) return null;
   const [payload, signature] = outer as unknown[];
-  if (!(payload instanceof Uint8Array) || !(signature instanceof Uint8Array) || signature.length !== 64) return null;
+  if (
+    !(payload instanceof Uint8Array) ||
+    !(signature instanceof Uint8Array) ||
+    signature.length !== 64
+  )
+    return null;
   const body = decode(payload);
   if (typeof body !== 'object' || body === null || !('kind' in body)) return null;
-  const schema = Object.hasOwn(schemas, String(body.kind)) ? schemas[body.kind as RecordKind] : undefined;
+  const schema = Object.hasOwn(schemas, String(body.kind))
+    ? schemas[body.kind as RecordKind]
+    : undefined;
   const parsed = schema?.safeParse(body);
   if (parsed?.success !== true) return null;
   return { record: parsed.data as never, payload, signature, signed };

@@ -275,9 +275,9 @@ export class Documents {
       new TrellisDocument(snapshot?.saved ?? null),
       snapshot === null ? new ConflictIndex() : ConflictIndex.load(snapshot.conflicts),
     );
-    this.#docs.set(doc, state);
     for (const entry of entries) state.add(entry);
     const behind = entries.filter((entry) => !state.document.hasChange(entry.changeHash));
+    this.#docs.set(doc, state);
     if (behind.length === 0) return;
     const changes = behind.map((entry) => openAs('envelope', entry.signed)?.record.change);
     const outcome = state.document.apply(changes.filter((change) => change !== undefined));

@@ -25,7 +25,8 @@ export interface StoredFact {
   readonly bornMs: number;
 }
 
-export type FactOutcome = 'new' | 'known' | 'stranger' | 'rejected';
+/** The stored fact when it was new. */
+export type FactOutcome = StoredFact | 'known' | 'stranger' | 'rejected';
 
 /** (incarnation, seq) as compared in digests. */
 export type FactVersion = readonly [number, number];
@@ -40,6 +41,10 @@ export class Facts {
 
   constructor(options: FactsOptions) {
     this.#options = options;
+  }
+
+  get self(): NodeId {
+    return this.#options.self;
   }
 
   /** Writes an own fact; null when the value is the one already published. */
@@ -101,8 +106,9 @@ export class Facts {
     if (!this.#options.crypto.verify(key, signedBytes(opened.payload), opened.signature))
       return this.#reject();
     const age = Number.isFinite(ageMs) && ageMs > 0 ? ageMs : 0;
-    this.#store({ signed, record: opened.record, owner, bornMs: nowMs - age });
-    return 'new';
+    const stored: StoredFact = { signed, record: opened.record, owner, bornMs: nowMs - age };
+    this.#store(stored);
+    return stored;
   }
 
   get(topic: string, owner: NodeId, nowMs: number): FactEntry | null {

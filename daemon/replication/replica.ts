@@ -1,0 +1,533 @@
+/**
+ * All replicated planes of one node in one place: takes records in (own and from peers), makes them durable, spreads
+ * what was new. Decides nothing about liveness, placement or hosts.
+ *
+ * An own edit is durable here before it is acknowledged or shown to anybody; if it cannot be made durable it is taken
+ * back and its session is retired, because a peer may never see two envelopes under one number. What comes from others
+ * is applied at once and written behind: whoever sent it has it durable.
+ */
+import { encode } from '../../crdt/codec.ts';
+import type { Container } from '../../crdt/document.ts';
+import { pickPointer } from '../../crdt/conflicts.ts';
+import { hex } from '../../crdt/ids.ts';
+import type { ClusterId, Hash, NodeId, SessionId } from '../../crdt/ids.ts';
+import type { Edit, LeafPut } from '../../crdt/leaves.ts';
+import type { Plan, PlanInputs } from '../../crdt/model.ts';
+import { seal } from '../../crdt/records.ts';
+import type { PlanRecord, SignedBytes } from '../../crdt/records.ts';
+import type { Config } from '../config.ts';
+import { ClusterError } from '../errors.ts';
+import type { DocName, EditReceipt, EditSession } from '../node-api.ts';
+import type { Clock, Crypto, Log, Network, Random, Storage } from '../ports.ts';
+import type { KeyPair } from '../ports.ts';
+import { Documents } from './documents.ts';
+import type { Entry } from './documents.ts';
+import { Facts } from './facts.ts';
+import type { StoredFact } from './facts.ts';
+import { Journal } from './journal.ts';
+import { Plans } from './plans.ts';
+import { Roster } from './roster.ts';
+import type { RosterOutcome } from './roster.ts';
+import { Sync } from './sync.ts';
+import type { Rumour } from './sync.ts';
+import type { Message, PushMessage } from './wire.ts';
+
+/** A document is saved again after this many new envelopes. */
+const envelopesPerSnapshot = 200;
+
+/** What may have changed; listeners look for themselves. */
+export type Change = 'roster' | 'cluster' | 'env' | 'facts' | 'plan';
+
+export interface Ports {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly network: Network;
+  readonly storage: Storage;
+  readonly crypto: Crypto;
+  readonly log: Log;
+}
+
+/** Signs for the operators' sessions of this process; throws LOGIN_REQUIRED for one it does not hold. */
+export interface SessionSigner {
+  sign(session: SessionId, bytes: Uint8Array): Uint8Array;
+  /** The session must not sign again: an envelope of it was lost. */
+  retire(session: SessionId): void;
+}
+
+export interface ReplicaOptions {
+  readonly clusterId: ClusterId;
+  readonly self: NodeId;
+  readonly keys: KeyPair;
+  readonly incarnation: number;
+  readonly ports: Ports;
+  readonly config: Config;
+  readonly signer: SessionSigner;
+  computePlan(inputs: PlanInputs): Plan;
+  desired(env: string): Pick<PlanInputs, 'services' | 'roles' | 'numbers'> | null;
+  onChange(what: Change, touched?: ReadonlySet<Container>, doc?: DocName): void;
+  onEvent(
+    kind: string,
+    severity: 'warn' | 'alarm',
+    text: string,
+    details: Record<string, unknown>,
+  ): void;
+}
+
+export class Replica {
+  readonly roster: Roster;
+  readonly documents: Documents;
+  readonly facts: Facts;
+  readonly plans: Plans;
+  readonly sync: Sync;
+  readonly journal: Journal;
+  readonly #options: ReplicaOptions;
+  #fresh: Entry[] = [];
+  readonly #sinceSnapshot = new Map<DocName, number>();
+  /** Newest plan on disk, by environment. */
+  readonly #keptPlans = new Map<string, Hash>();
+
+  constructor(options: ReplicaOptions) {
+    const { clusterId, ports, config, self, keys, incarnation } = options;
+    this.#options = options;
+    this.journal = new Journal(ports.storage);
+    this.roster = new Roster(clusterId, ports.crypto);
+    this.documents = new Documents({
+      clusterId,
+      crypto: ports.crypto,
+      config,
+      log: ports.log,
+      sessionKey: (session) => this.roster.session(session)?.record.sessionKey ?? null,
+      mayWrite: (session, doc) => this.mayWrite(session, doc),
+      onAdded: (entries, touched) => this.#onEnvelopes(entries, touched),
+      onEquivocation: (session, doc) => {
+        options.onEvent(
+          'session.equivocation',
+          'alarm',
+          `session ${session} wrote two different edits under one number`,
+          { session, doc },
+        );
+      },
+    });
+    this.facts = new Facts({ clusterId, self, keys, incarnation, crypto: ports.crypto, config });
+    this.plans = new Plans({
+      clusterId,
+      crypto: ports.crypto,
+      blobBytesMax: config.planBlobBytesMax,
+      sessionKey: (session) => this.roster.session(session)?.record.sessionKey ?? null,
+      mayPlan: (session, env) => this.mayWrite(session, `env/${env}`),
+      isMember: (node) => this.roster.members().has(node),
+      compute: (inputs) => options.computePlan(inputs),
+      desired: (env) => options.desired(env),
+    });
+    this.sync = new Sync({
+      clusterId,
+      config,
+      network: ports.network,
+      random: ports.random,
+      crypto: ports.crypto,
+      roster: this.roster,
+      documents: this.documents,
+      facts: this.facts,
+      plans: this.plans,
+      take: (from, push) => this.#take(from, push),
+    });
+  }
+
+  /** Reads everything back. Own records are not verified again except the roster's, whose indexes need it. */
+  load(): void {
+    const { crypto } = this.#options.ports;
+    for (const signed of this.journal.roster()) this.roster.accept(signed);
+    const byDoc = this.journal.envelopes((payload) => hex(crypto.sha256(payload)) as Hash);
+    for (const [doc, entries] of byDoc) {
+      const saved = this.journal.document(doc);
+      const covers =
+        saved !== null &&
+        Object.entries(saved.heads).every(([session, [seq]]) =>
+          entries.some((entry) => entry.session === session && entry.seq >= seq),
+        );
+      this.#restore(doc, entries, covers ? saved : null);
+      this.#sinceSnapshot.set(doc, covers ? entries.length - countOf(saved.heads) : entries.length);
+    }
+    for (const env of this.#environmentNames()) {
+      const plan = this.journal.plan(env);
+      if (plan === null) continue;
+      const blobs = [plan.planBytes, plan.inputBytes].map(
+        (bytes) => [hex(crypto.sha256(bytes)) as Hash, bytes] as const,
+      );
+      this.plans.accept(plan.signed, new Map(blobs));
+      this.#keptPlans.set(env, this.plans.current(env)?.hash ?? ('' as Hash));
+    }
+    const nowMs = this.#nowMs();
+    for (const signed of this.journal.addresses()) {
+      // Their true age is unknown: old enough to lose against anything fresh, young enough to dial by.
+      this.facts.accept(signed, this.#options.config.deadFactRetentionMs / 2, nowMs, (node) =>
+        this.roster.members().has(node),
+      );
+    }
+  }
+
+  tick(nowMs: number): number {
+    return this.sync.tick(nowMs);
+  }
+
+  onMessage(from: NodeId, message: Exclude<Message, { t: 'swim' }>): void {
+    this.sync.onMessage(from, message, this.#nowMs());
+  }
+
+  /** Right of a session's operator; null while it may still turn up. */
+  mayWrite(session: SessionId, doc: DocName): boolean | null {
+    const entry = this.roster.session(session);
+    if (entry === null) return null;
+    if (this.roster.isRemoved('operator', entry.operatorKey) !== null) return false;
+    if (this.roster.operatorByKey(entry.operatorKey)?.isFirst === true) return true;
+    const cluster = this.documents.document('cluster');
+    const grant = (right: string): boolean =>
+      cluster.leaf('settings', `/grants/${entry.operatorKey}/${right}`) === true;
+    if (grant('admin')) return true;
+    return doc.startsWith('env/') && grant(`operator/${doc.slice(4)}`) ? true : null;
+  }
+
+  // ---- Own records --------------------------------------------------------------------------------------------
+
+  addRoster(signed: SignedBytes): RosterOutcome {
+    const outcome = this.roster.accept(signed);
+    if (outcome.kind !== 'added') return outcome;
+    const records = this.#keepRoster(outcome.hashes);
+    this.documents.retry();
+    this.plans.retry();
+    this.sync.spread({ r: records, e: this.#drain() }, this.#nowMs(), null);
+    this.#options.onChange('roster');
+    return outcome;
+  }
+
+  publish(topic: string, value: unknown): void {
+    const { clock } = this.#options.ports;
+    const fact = this.facts.publish(topic, value, {
+      monotonicMs: clock.monotonicMs(),
+      wallMs: clock.wallMs(),
+    });
+    if (fact === null) return;
+    this.sync.spread({ f: [fact] }, this.#nowMs(), null);
+    this.#options.onChange('facts');
+    if (topic === 'host') this.#keepAddresses();
+  }
+
+  edit(
+    session: EditSession,
+    doc: DocName,
+    edit: Edit,
+    done: (result: EditReceipt | ClusterError) => void,
+  ): void {
+    const refused = this.#refusal(session, doc, edit);
+    if (refused !== null) {
+      done(refused);
+      return;
+    }
+    const made = this.documents.create({
+      doc,
+      edit: this.#withPicks(edit),
+      session: session.id,
+      sign: (bytes) => this.#options.signer.sign(session.id, bytes),
+      wallMs: this.#options.ports.clock.wallMs(),
+    });
+    if (made === null) {
+      done({ hash: null, changed: 0 });
+      return;
+    }
+    const { entry, changed, touched } = made;
+    this.#options.onChange(doc === 'cluster' ? 'cluster' : 'env', touched, doc);
+    this.journal.appendEnvelope(entry, (error) => {
+      if (error !== undefined) {
+        this.#takeBack(session.id, entry);
+        done(
+          new ClusterError(
+            'DISK_FULL',
+            { dir: 'the state directory', reason: error.message },
+            error,
+          ),
+        );
+        return;
+      }
+      this.sync.spread({ e: [entry] }, this.#nowMs(), null);
+      this.#noteForSnapshot([entry]);
+      done({ hash: entry.hash, changed });
+    });
+  }
+
+  /** By an operator, or by this host when `session` is null. Durable before it is spread. */
+  commitPlan(
+    session: EditSession | null,
+    env: string,
+    proposal: { readonly inputs: PlanInputs; readonly plan: Plan },
+    done: (result: { readonly pointerHash: Hash } | ClusterError) => void,
+  ): void {
+    const { crypto, clock } = this.#options.ports;
+    const planBytes = encode(proposal.plan);
+    const inputBytes = encode(proposal.inputs);
+    if (Math.max(planBytes.length, inputBytes.length) > this.#options.config.planBlobBytesMax) {
+      done(
+        new ClusterError('EDIT_TOO_LARGE', {
+          bytes: Math.max(planBytes.length, inputBytes.length),
+          max: this.#options.config.planBlobBytesMax,
+        }),
+      );
+      return;
+    }
+    const blob = hex(crypto.sha256(planBytes)) as Hash;
+    const inputBlob = hex(crypto.sha256(inputBytes)) as Hash;
+    const record: PlanRecord = {
+      kind: 'plan',
+      v: 1,
+      clusterId: this.#options.clusterId,
+      env,
+      planEpoch: 0,
+      seq: this.plans.nextSeq(env),
+      inputHash: inputBlob,
+      inputBlob,
+      blob,
+      ...(session === null ? { host: this.#options.keys.publicKey } : { session: session.id }),
+      after: this.plans.current(env)?.hash ?? '',
+      at: Math.max(0, Math.round(clock.wallMs())),
+    };
+    const signed = seal(record, (bytes) =>
+      session === null
+        ? this.#options.keys.sign(bytes)
+        : this.#options.signer.sign(session.id, bytes),
+    );
+    const outcome = this.plans.accept(
+      signed,
+      new Map([
+        [blob, planBytes],
+        [inputBlob, inputBytes],
+      ]),
+    );
+    const stored = this.plans.current(env);
+    if (outcome !== 'adopted' || stored === null) {
+      done(
+        new ClusterError('CONFLICT', {
+          reason: `the plan was not adopted here (${outcome})`,
+          todo: 'look with `trellis plan` and try again',
+        }),
+      );
+      return;
+    }
+    this.#keptPlans.set(env, stored.hash);
+    this.#options.onChange('plan');
+    this.journal.writePlan(stored, (error) => {
+      if (error !== undefined) {
+        done(
+          new ClusterError(
+            'DISK_FULL',
+            { dir: 'the state directory', reason: error.message },
+            error,
+          ),
+        );
+        return;
+      }
+      this.sync.spread({ p: [signed] }, this.#nowMs(), null);
+      done({ pointerHash: stored.hash });
+    });
+  }
+
+  /** Saves documents whose log has grown; at a clean stop with `isFinal` all that differ. */
+  saveDocuments(isFinal: boolean): void {
+    for (const [doc, count] of this.#sinceSnapshot) {
+      if (count === 0 || (!isFinal && count < envelopesPerSnapshot)) continue;
+      this.#sinceSnapshot.set(doc, 0);
+      const heads = this.documents.chainHeads(doc);
+      this.journal.writeDocument(doc, { ...this.documents.snapshot(doc), heads }, (error) => {
+        if (error !== undefined)
+          this.#options.ports.log.warn('replication.snapshot-failed', {
+            doc,
+            error: error.message,
+          });
+      });
+    }
+  }
+
+  // ---- Records of others --------------------------------------------------------------------------------------
+
+  #take(from: NodeId, push: PushMessage): Rumour {
+    const nowMs = this.#nowMs();
+    const isMember = (node: NodeId): boolean => this.roster.members().has(node);
+    const added = (push.r ?? []).flatMap((signed) => {
+      const outcome = this.roster.accept(signed);
+      if (outcome.kind === 'rejected')
+        this.#options.ports.log.warn('replication.roster-rejected', {
+          from,
+          reason: outcome.reason,
+        });
+      return outcome.kind === 'added' ? outcome.hashes : [];
+    });
+    const records = this.#keepRoster(added);
+    if (push.e !== undefined && push.e.length > 0) this.documents.accept(push.e);
+    else if (added.length > 0) this.documents.retry();
+    const facts = (push.f ?? []).flatMap(([signed, ageMs]) =>
+      this.#takeFact(signed, ageMs, nowMs, isMember),
+    );
+    const plans = this.#takePlans(push.p ?? [], added.length > 0 || this.#fresh.length > 0);
+    if (added.length > 0) this.#options.onChange('roster');
+    if (facts.length > 0) this.#options.onChange('facts');
+    return { r: records, e: this.#drain(), f: facts, p: plans };
+  }
+
+  #takeFact(
+    signed: SignedBytes,
+    ageMs: number,
+    nowMs: number,
+    isMember: (node: NodeId) => boolean,
+  ): readonly StoredFact[] {
+    const fact = this.facts.accept(signed, ageMs, nowMs, isMember);
+    if (typeof fact === 'string') return [];
+    if (fact.record.topic === 'host') this.#keepAddresses();
+    return [fact];
+  }
+
+  /** Pointers that were new; adoption may also follow from blobs that arrived since. */
+  #takePlans(pointers: readonly SignedBytes[], isRetryDue: boolean): readonly SignedBytes[] {
+    const isNews = (outcome: string): boolean =>
+      outcome === 'adopted' || outcome === 'waiting-for-blobs';
+    const news = pointers.filter((signed) => isNews(this.plans.accept(signed)));
+    if (isRetryDue) this.plans.retry();
+    for (const env of this.plans.environments()) this.#keepPlan(env);
+    return news;
+  }
+
+  /** Persists a newly adopted plan and tells listeners. */
+  #keepPlan(env: string): void {
+    const stored = this.plans.current(env);
+    if (stored === null || this.#keptPlans.get(env) === stored.hash) return;
+    this.#keptPlans.set(env, stored.hash);
+    this.journal.writePlan(stored, (error) => {
+      if (error !== undefined)
+        this.#options.ports.log.warn('replication.plan-not-saved', { env, error: error.message });
+    });
+    this.#options.onChange('plan');
+  }
+
+  #onEnvelopes(
+    entries: readonly Entry[],
+    touched: ReadonlyMap<DocName, ReadonlySet<Container>>,
+  ): void {
+    this.#fresh.push(...entries);
+    for (const entry of entries) {
+      this.journal.appendEnvelope(entry, (error) => {
+        if (error !== undefined)
+          this.#options.ports.log.warn('replication.not-saved', {
+            hash: entry.hash,
+            error: error.message,
+          });
+      });
+    }
+    this.#noteForSnapshot(entries);
+    for (const [doc, containers] of touched)
+      this.#options.onChange(doc === 'cluster' ? 'cluster' : 'env', containers, doc);
+  }
+
+  #drain(): readonly Entry[] {
+    const fresh = this.#fresh;
+    this.#fresh = [];
+    return fresh;
+  }
+
+  #keepRoster(hashes: readonly Hash[]): readonly SignedBytes[] {
+    const records = hashes
+      .map((hash) => this.roster.records().get(hash))
+      .filter((signed) => signed !== undefined);
+    for (const signed of records) {
+      this.journal.appendRoster(signed, (error) => {
+        if (error !== undefined)
+          this.#options.ports.log.warn('replication.roster-not-saved', { error: error.message });
+      });
+    }
+    return records;
+  }
+
+  #keepAddresses(): void {
+    const nowMs = this.#nowMs();
+    const owners = this.facts.all('host', nowMs).map((fact) => fact.owner);
+    const signed = owners
+      .map((owner) => this.facts.stored(owner, 'host')?.signed)
+      .filter((bytes) => bytes !== undefined);
+    this.journal.writeAddresses(signed, (error) => {
+      if (error !== undefined)
+        this.#options.ports.log.warn('replication.addresses-not-saved', { error: error.message });
+    });
+  }
+
+  // ---- Edits --------------------------------------------------------------------------------------------------
+
+  #refusal(session: EditSession, doc: DocName, edit: Edit): ClusterError | null {
+    if (session.expiresAtWallMs <= this.#options.ports.clock.wallMs())
+      return new ClusterError('LOGIN_REQUIRED', { action: 'an edit' });
+    if (this.mayWrite(session.id, doc) !== true)
+      return new ClusterError('FORBIDDEN', { operator: session.operator, action: `edit ${doc}` });
+    const bytes = edit.puts.reduce((sum, put) => sum + put.pointer.length + sizeOf(put), 0);
+    const max = this.#options.config.editBytesMax / 2;
+    return bytes > max ? new ClusterError('EDIT_TOO_LARGE', { bytes, max }) : null;
+  }
+
+  /** Settling a conflict is a write of its own, so that it counts even when the value stays. */
+  #withPicks(edit: Edit): Edit {
+    if (edit.picks === undefined || edit.picks.length === 0) return edit;
+    const { random } = this.#options.ports;
+    const picks = edit.picks.map((id): LeafPut => ({
+      object: 'settings',
+      pointer: pickPointer(id),
+      value: hex(random.bytes(8)),
+    }));
+    return { ...edit, puts: [...edit.puts, ...picks] };
+  }
+
+  #takeBack(session: SessionId, entry: Entry): void {
+    this.#options.signer.retire(session);
+    const chain = this.documents
+      .entries(entry.doc)
+      .filter((other) => other.session === session && other.seq >= entry.seq);
+    this.documents.rollBack(chain);
+    this.#options.onChange(entry.doc === 'cluster' ? 'cluster' : 'env', undefined, entry.doc);
+  }
+
+  #noteForSnapshot(entries: readonly Entry[]): void {
+    for (const entry of entries)
+      this.#sinceSnapshot.set(entry.doc, (this.#sinceSnapshot.get(entry.doc) ?? 0) + 1);
+    this.saveDocuments(false);
+  }
+
+  #restore(
+    doc: DocName,
+    entries: readonly Entry[],
+    saved: { saved: Uint8Array; conflicts: unknown } | null,
+  ): void {
+    try {
+      this.documents.restore(doc, entries, saved);
+    } catch (error) {
+      if (saved === null) throw error;
+      this.journal.note({
+        name: `document ${doc}`,
+        kind: 'corrupt',
+        setAside: null,
+        detail: `rebuilt from the log: ${String(error)}`,
+      });
+      this.documents.restore(doc, entries, null);
+    }
+  }
+
+  #environmentNames(): readonly string[] {
+    const names = this.roster.membersEver().map((member) => member.record.env);
+    return [...new Set(names)];
+  }
+
+  #nowMs(): number {
+    return this.#options.ports.clock.monotonicMs();
+  }
+}
+
+function sizeOf(put: LeafPut): number {
+  if (typeof put.value === 'string') return put.value.length;
+  return Array.isArray(put.value) ? JSON.stringify(put.value).length : 8;
+}
+
+function countOf(heads: Readonly<Record<string, readonly [number, Hash]>>): number {
+  return Object.values(heads).reduce((sum, [seq]) => sum + seq, 0);
+}
