@@ -12,16 +12,15 @@ import { hex, unhex } from '../../crdt/ids.ts';
 import type { ClusterId, HostId, SessionId } from '../../crdt/ids.ts';
 import { equalBytes } from '../../crdt/codec.ts';
 import { openAs, seal, signedBytes } from '../../crdt/records.ts';
-import type { Opened, SignedBytes } from '../../crdt/records.ts';
+import type { Opened, OperatorRecord, SignedBytes } from '../../crdt/records.ts';
 import { defaultConfig } from '../config.ts';
 import { systemCrypto } from '../crypto.ts';
 import { ClusterError, reasonOf } from '../errors.ts';
 import type { EditSession } from '../node-api.ts';
 import type { KeyPair, Log } from '../ports.ts';
 import { systemRandom } from '../random.ts';
-import { nodeIdOf, sessionIdOf } from './identity.ts';
+import { sessionIdOf } from './identity.ts';
 import { unlockOperator } from './operators.ts';
-import { isRemoved } from './roster-access.ts';
 import type { RosterAccess } from './roster-access.ts';
 import { isCode, readSecretFile, writeSecretFile } from './secret-file.ts';
 
@@ -226,12 +225,12 @@ export class Logins {
   #open(login: Login, isKept: boolean): EditSession {
     const { session, record } = this.sessions.open(login, { isKept });
     const added = this.#options.roster.add(record);
-    if (typeof added === 'object') {
+    if (added.kind === 'rejected' || added.kind === 'parked') {
       this.sessions.close(session.id);
       throw new ClusterError(
         'LOGIN_REFUSED',
         { operator: login.operator },
-        new Error(added.rejected),
+        new Error(added.reason),
       );
     }
     return session;
@@ -316,7 +315,7 @@ function parseLogin(
   const operator = operatorOf(context.roster, opened.record.operator);
   if (operator === undefined) return 'operator is gone';
   return {
-    operator: operator.record.name,
+    operator: operator.name,
     operatorKey: opened.record.operator,
     seed,
     record: opened.signed,
@@ -331,12 +330,12 @@ function loginProblem(
   const { expiresAt, operator } = login.record;
   if (expiresAt <= context.nowWallMs) return 'expired';
   if (expiresAt > context.nowWallMs + loginMsMax) return 'lives longer than a login may';
-  if (isRemoved(context.roster, 'operator', nodeIdOf(operator))) return 'operator was removed';
+  if (context.roster.isRemoved('operator', hex(operator)) !== null) return 'operator was removed';
   if (!systemCrypto.verify(operator, signedBytes(login.payload), login.signature))
     return 'signature is wrong';
   return null;
 }
 
-function operatorOf(roster: RosterAccess, key: Uint8Array): Opened<'operator'> | undefined {
-  return roster.operators().find(({ record }) => equalBytes(record.publicKey, key));
+function operatorOf(roster: RosterAccess, key: Uint8Array): OperatorRecord | undefined {
+  return roster.operators().find((record) => equalBytes(record.publicKey, key));
 }

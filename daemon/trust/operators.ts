@@ -70,7 +70,7 @@ export async function unlockOperator(
   roster: Pick<RosterAccess, 'operators'>,
   request: { readonly operator: string | null; readonly passphrase: string },
 ): Promise<{ name: string; keys: KeyPair }> {
-  const operators = roster.operators().map(({ record }) => record);
+  const operators = roster.operators();
   const names = [...new Set(operators.map(({ name }) => name))].toSorted();
   if (request.operator === null && names.length > 1) {
     throw new ClusterError('INVALID', {

@@ -1,26 +1,50 @@
 /**
- * What trust needs of the roster: the verified, signed records of who is who. `replication/roster.ts` satisfies it in
- * the daemon; every record handed out has a good signature of somebody who was entitled to make it.
+ * What trust needs of the roster: who is who, as `replication/roster.ts` has verified it. The daemon hands out that roster
+ * with `add` on top of it, which also persists and spreads.
  */
-import type { Opened, SignedBytes } from '../../crdt/records.ts';
+import type { Hash, HostId, NodeId, SessionId } from '../../crdt/ids.ts';
+import type {
+  AuthorityRecord,
+  InviteRecord,
+  MemberRecord,
+  OperatorRecord,
+  RemovalRecord,
+  SessionRecord,
+  SignedBytes,
+} from '../../crdt/records.ts';
 
 export interface RosterAccess {
-  authority(): Opened<'authority'>;
+  /** Null only while a joining member has nothing yet. */
+  authority(): AuthorityRecord | null;
   /** The record in force per public key; removed operators are left out. */
-  operators(): readonly Opened<'operator'>[];
-  sessions(): readonly Opened<'session'>[];
+  operators(): readonly OperatorRecord[];
+  session(id: SessionId): RosterSession | null;
   /** All that are known, also expired, used-up and revoked ones. */
-  invites(): readonly Opened<'invite'>[];
-  /** All that ever were members: uses of an invite are counted from them. `removals` says who no longer is. */
-  members(): readonly Opened<'member'>[];
-  removals(): readonly Opened<'removal'>[];
-  /** Verifies, keeps and spreads. `known`: it was here already. Rejected: why, for the log and the alarm. */
-  add(signed: SignedBytes): 'added' | 'known' | { readonly rejected: string };
+  invites(): readonly InviteRecord[];
+  /** All that ever were members: uses of an invite are counted from them. */
+  membersEver(): readonly RosterMember[];
+  isRemoved(subject: RemovalRecord['subject'], id: string): RemovalRecord | null;
+  /** Every roster record as signed. */
+  records(): ReadonlyMap<Hash, SignedBytes>;
+  /** Verifies, keeps, persists and spreads. `parked`: an issuer is missing; `rejected`: never. */
+  add(signed: SignedBytes): RosterAdded;
 }
 
-/** True when this member's host key has been removed or has left. */
-export function isRemoved(roster: RosterAccess, subject: RemovalSubject, id: string): boolean {
-  return roster.removals().some(({ record }) => record.subject === subject && record.id === id);
+export interface RosterSession {
+  readonly id: SessionId;
+  /** Hex of the operator's public key. */
+  readonly operatorKey: string;
+  readonly record: SessionRecord;
 }
 
-export type RemovalSubject = Opened<'removal'>['record']['subject'];
+export interface RosterMember {
+  readonly node: NodeId;
+  readonly host: HostId;
+  readonly record: MemberRecord;
+  /** Key in `records`. */
+  readonly hash: Hash;
+}
+
+export type RosterAdded =
+  | { readonly kind: 'added' | 'known' }
+  | { readonly kind: 'parked' | 'rejected'; readonly reason: string };
