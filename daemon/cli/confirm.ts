@@ -1,0 +1,40 @@
+/** Before something is lost: say what, and ask. */
+import { ClusterError } from '../errors.ts';
+import type { Run } from './spec.ts';
+
+/** Returns when it may go on. Throws REFUSED_UNCONFIRMED when the answer is no or nobody can be asked. */
+export async function askFirst(run: Run, losses: readonly string[]): Promise<void> {
+  if (losses.length === 0 || run.options.isConfirmed) return;
+  const action = `\`trellis ${run.command.words.join(' ')}\``;
+  for (const line of losses) run.terminal.note(`  ${line}`);
+  if (!run.terminal.isInTty) {
+    throw new ClusterError('REFUSED_UNCONFIRMED', { action, plan: losses });
+  }
+  const answer = await run.terminal.ask('Go on? [y/N] ');
+  if (!/^y(es)?$/i.test(answer.trim())) {
+    throw new ClusterError('REFUSED_UNCONFIRMED', { action, plan: losses });
+  }
+}
+
+/** For operations that take `dryRun` and answer `{plan: string[]}`. */
+export async function whatDryRunSays(run: Run): Promise<readonly string[]> {
+  const data = (await run.client.call(run.command.call ?? '', { ...run.params, dryRun: true })) as {
+    plan?: readonly string[];
+  };
+  return data.plan ?? [];
+}
+
+/** Instances that stop here, and the state that is wiped. */
+export async function whatLeaveLoses(run: Run): Promise<readonly string[]> {
+  const info = (await run.client.call('cluster/info', {})) as {
+    name?: string;
+    host?: { name?: string };
+  };
+  const hostName = info.host?.name ?? 'this host';
+  const rows = (await run.client.call('service/ps', { host: hostName })) as {
+    instance: string;
+  }[];
+  const lines = rows.map((row) => `stop and remove ${row.instance}`);
+  lines.push(`wipe keys and cluster state of ${hostName}`);
+  return lines;
+}
