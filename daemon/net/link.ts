@@ -1,0 +1,151 @@
+/**
+ * Our side of the connection to one member: at most one session in use, and the frames that wait for it.
+ *
+ * Two members that dial each other at the same time get two sessions; both keep the one that the member with the lower
+ * id dialled. A session that arrives while an older one seems alive replaces it: nobody dials a peer that it still has,
+ * so the other side has lost the old one (a cut that we have not noticed, or a restart).
+ */
+import { setTimeout as pause } from 'node:timers/promises';
+import type { NodeId } from '../../crdt/ids.ts';
+import type { Log } from '../ports.ts';
+import { Outbox } from './outbox.ts';
+import type { MutableCounters } from './counters.ts';
+import type { NetworkLimits } from './peer-network.ts';
+import type { Session } from './session.ts';
+
+/** Two sessions made within this time of each other are a simultaneous dial. */
+const simultaneousMs = 5_000;
+/** How long a session that lost the choice may still deliver what is in flight. */
+const retireMs = 500;
+const batchBytesMax = 64 << 10;
+
+export interface LinkOptions {
+  readonly self: NodeId;
+  readonly node: NodeId;
+  readonly limits: NetworkLimits;
+  readonly counters: MutableCounters;
+  readonly log: Log;
+  readonly onFrame: (from: NodeId, frame: Uint8Array) => void;
+  /** A restart of the peer fires false and true. */
+  readonly onPeer: (peer: NodeId, isConnected: boolean) => void;
+  /** The session in use is gone after `livedMs`. */
+  readonly onLost: (livedMs: number) => void;
+}
+
+export class Link {
+  readonly #options: LinkOptions;
+  readonly #outbox: Outbox;
+  #session: Session | null = null;
+  #isPumping = false;
+  /** `performance.now()` of the last frame, null: none yet. */
+  lastFrameMs: number | null = null;
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+    this.#outbox = new Outbox(options.limits.queuedBytesPerPeerMax);
+  }
+
+  get session(): Session | null {
+    return this.#session;
+  }
+
+  /** Takes a session that has been greeted. */
+  add(session: Session): void {
+    session.framed.ended.addEventListener('abort', () => this.#lost(session));
+    session.framed.push((frame) => this.#receive(frame));
+    const current = this.#session;
+    if (session.framed.ended.aborted) return;
+    if (current === null) {
+      this.#session = session;
+      this.#options.onPeer(this.#options.node, true);
+    } else if (this.#isReplacedBy(current, session)) {
+      this.#session = session;
+      void this.#retire(current);
+      if (current.run !== session.run) this.#announceRestart();
+    } else {
+      void this.#retire(session);
+    }
+    this.#startPump();
+  }
+
+  send(frame: Uint8Array): void {
+    if (this.#session === null) {
+      this.#options.counters.framesDroppedUnconnected++;
+      return;
+    }
+    this.#options.counters.framesDroppedFull += this.#outbox.add(frame);
+    this.#startPump();
+  }
+
+  drop(reason: string): void {
+    this.#session?.connection.abort(new Error(reason));
+  }
+
+  #isReplacedBy(current: Session, session: Session): boolean {
+    if (current.run !== session.run || current.isDialedByUs === session.isDialedByUs) return true;
+    if (session.openedMs - current.openedMs > simultaneousMs) return true;
+    return session.isDialedByUs === this.#options.self < this.#options.node;
+  }
+
+  #announceRestart(): void {
+    this.#outbox.clear();
+    this.#options.onPeer(this.#options.node, false);
+    this.#options.onPeer(this.#options.node, true);
+  }
+
+  #receive(frame: Uint8Array): void {
+    const { counters, node, onFrame } = this.#options;
+    counters.framesReceived++;
+    counters.bytesReceived += frame.length;
+    this.lastFrameMs = performance.now();
+    onFrame(node, frame);
+  }
+
+  #lost(session: Session): void {
+    session.connection.abort(new Error('its control stream ended'));
+    if (session.framed.isMalformed) this.#options.counters.protocolErrors++;
+    if (this.#session !== session) return;
+    this.#session = null;
+    this.#options.counters.framesDroppedUnconnected += this.#outbox.clear();
+    this.#options.onPeer(this.#options.node, false);
+    this.#options.onLost(performance.now() - session.openedMs);
+  }
+
+  async #retire(session: Session): Promise<void> {
+    try {
+      await session.framed.close(AbortSignal.timeout(retireMs));
+      await pause(retireMs);
+      await session.connection.close();
+    } catch (error) {
+      // The other side may have closed it first, which is as good.
+      this.#options.log.debug('net.retire', { node: this.#options.node, error });
+      session.connection.abort(new Error('replaced by another connection'));
+    }
+  }
+
+  #startPump(): void {
+    if (this.#isPumping || this.#outbox.isEmpty) return;
+    this.#isPumping = true;
+    // Frames of one turn share a packet.
+    queueMicrotask(() => void this.#pump());
+  }
+
+  async #pump(): Promise<void> {
+    for (
+      let session = this.#session;
+      session !== null && !this.#outbox.isEmpty;
+      session = this.#session
+    ) {
+      const frames = this.#outbox.take(batchBytesMax);
+      try {
+        await session.framed.send(frames, this.#options.limits.writeStallMs);
+        this.#options.counters.framesSent += frames.length;
+        for (const frame of frames) this.#options.counters.bytesSent += frame.length;
+      } catch (error) {
+        this.#options.log.debug('net.write-failed', { node: this.#options.node, error });
+        session.connection.abort(new Error('writing stalled or failed'));
+      }
+    }
+    this.#isPumping = false;
+  }
+}
