@@ -147,13 +147,13 @@ export class TrellisDocument {
     return readLeaf(containerOf(this.#doc, object), pointer);
   }
 
-  /** Present leaves only (null ones are absent). */
+  /** Present leaves only (null ones are absent), sorted: the order must not depend on that of arrival. */
   leaves(object: Container): ReadonlyMap<string, LeafValue> {
     return readLeaves(containerOf(this.#doc, object));
   }
 
   objectIds(): readonly ObjectId[] {
-    return Object.keys(this.#doc.objects) as ObjectId[];
+    return Object.keys(this.#doc.objects).toSorted(compareText) as ObjectId[];
   }
 
   /** The document as one change and its causes left it; null when the change is not here. */
@@ -247,7 +247,7 @@ function readLeaf(leaves: Leaves | undefined, pointer: string): LeafValue {
 
 function readLeaves(leaves: Leaves | undefined): ReadonlyMap<string, LeafValue> {
   const out = new Map<string, LeafValue>();
-  for (const pointer of Object.keys(leaves ?? {})) {
+  for (const pointer of Object.keys(leaves ?? {}).toSorted(compareText)) {
     const value = decodeLeaf(leaves?.[pointer]);
     if (value !== null) out.set(pointer, value);
   }

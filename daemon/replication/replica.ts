@@ -239,13 +239,7 @@ export class Replica {
     this.journal.appendEnvelope(entry, (error) => {
       if (error !== undefined) {
         this.#takeBack(session.id, entry);
-        done(
-          new ClusterError(
-            'DISK_FULL',
-            { dir: 'the state directory', reason: error.message },
-            error,
-          ),
-        );
+        done(diskFull(error));
         return;
       }
       this.sync.spread({ e: [entry] }, this.#nowMs(), null);
@@ -261,72 +255,57 @@ export class Replica {
     proposal: { readonly inputs: PlanInputs; readonly plan: Plan },
     done: (result: { readonly pointerHash: Hash } | ClusterError) => void,
   ): void {
-    const { crypto, clock } = this.#options.ports;
     const planBytes = encode(proposal.plan);
     const inputBytes = encode(proposal.inputs);
-    if (Math.max(planBytes.length, inputBytes.length) > this.#options.config.planBlobBytesMax) {
-      done(
-        new ClusterError('EDIT_TOO_LARGE', {
-          bytes: Math.max(planBytes.length, inputBytes.length),
-          max: this.#options.config.planBlobBytesMax,
-        }),
-      );
+    const bytes = Math.max(planBytes.length, inputBytes.length);
+    const max = this.#options.config.planBlobBytesMax;
+    if (bytes > max) {
+      done(new ClusterError('EDIT_TOO_LARGE', { bytes, max }));
       return;
     }
-    const blob = hex(crypto.sha256(planBytes)) as Hash;
-    const inputBlob = hex(crypto.sha256(inputBytes)) as Hash;
-    const record: PlanRecord = {
-      kind: 'plan',
-      v: 1,
-      clusterId: this.#options.clusterId,
-      env,
-      planEpoch: 0,
-      seq: this.plans.nextSeq(env),
-      inputHash: inputBlob,
-      inputBlob,
-      blob,
-      ...(session === null ? { host: this.#options.keys.publicKey } : { session: session.id }),
-      after: this.plans.current(env)?.hash ?? '',
-      at: Math.max(0, Math.round(clock.wallMs())),
-    };
-    const signed = seal(record, (bytes) =>
-      session === null
-        ? this.#options.keys.sign(bytes)
-        : this.#options.signer.sign(session.id, bytes),
-    );
-    const outcome = this.plans.accept(
-      signed,
-      new Map([
-        [blob, planBytes],
-        [inputBlob, inputBytes],
-      ]),
-    );
+    const signed = this.#sealPlan(session, env, { planBytes, inputBytes });
+    const blobs = [planBytes, inputBytes].map((blob) => [this.#hashOf(blob), blob] as const);
+    const outcome = this.plans.accept(signed, new Map(blobs));
     const stored = this.plans.current(env);
     if (outcome !== 'adopted' || stored === null) {
+      const reason = `the plan was not adopted here (${outcome})`;
       done(
-        new ClusterError('CONFLICT', {
-          reason: `the plan was not adopted here (${outcome})`,
-          todo: 'look with `trellis plan` and try again',
-        }),
+        new ClusterError('CONFLICT', { reason, todo: 'look with `trellis plan` and try again' }),
       );
       return;
     }
     this.#keptPlans.set(env, stored.hash);
     this.#options.onChange('plan');
     this.journal.writePlan(stored, (error) => {
-      if (error !== undefined) {
-        done(
-          new ClusterError(
-            'DISK_FULL',
-            { dir: 'the state directory', reason: error.message },
-            error,
-          ),
-        );
-        return;
-      }
-      this.sync.spread({ p: [signed] }, this.#nowMs(), null);
-      done({ pointerHash: stored.hash });
+      if (error === undefined) this.sync.spread({ p: [signed] }, this.#nowMs(), null);
+      done(error === undefined ? { pointerHash: stored.hash } : diskFull(error));
     });
+  }
+
+  #sealPlan(
+    session: EditSession | null,
+    env: string,
+    { planBytes, inputBytes }: { planBytes: Uint8Array; inputBytes: Uint8Array },
+  ): SignedBytes {
+    const { keys, signer, clusterId, ports } = this.#options;
+    const inputBlob = this.#hashOf(inputBytes);
+    const record: PlanRecord = {
+      kind: 'plan',
+      v: 1,
+      clusterId,
+      env,
+      planEpoch: 0,
+      seq: this.plans.nextSeq(env),
+      inputHash: inputBlob,
+      inputBlob,
+      blob: this.#hashOf(planBytes),
+      ...(session === null ? { host: keys.publicKey } : { session: session.id }),
+      after: this.plans.current(env)?.hash ?? '',
+      at: Math.max(0, Math.round(ports.clock.wallMs())),
+    };
+    return seal(record, (bytes) =>
+      session === null ? keys.sign(bytes) : signer.sign(session.id, bytes),
+    );
   }
 
   /** Saves documents whose log has grown; at a clean stop with `isFinal` all that differ. */
@@ -518,9 +497,21 @@ export class Replica {
     return [...new Set(names)];
   }
 
+  #hashOf(bytes: Uint8Array): Hash {
+    return hex(this.#options.ports.crypto.sha256(bytes)) as Hash;
+  }
+
   #nowMs(): number {
     return this.#options.ports.clock.monotonicMs();
   }
+}
+
+function diskFull(error: Error): ClusterError {
+  return new ClusterError(
+    'DISK_FULL',
+    { dir: 'the state directory', reason: error.message },
+    error,
+  );
 }
 
 function sizeOf(put: LeafPut): number {

@@ -8,10 +8,10 @@
  * What we do not do here: judge rights as of a point in history and undo what a revoked author did. Their fields
  * (`heads`) are carried from the first version.
  */
-import { compareText, encode } from '../../crdt/codec.ts';
+import { compareText } from '../../crdt/codec.ts';
 import { hex } from '../../crdt/ids.ts';
 import type { ClusterId, Hash, HostId, NodeId, SessionId } from '../../crdt/ids.ts';
-import { open, openAs, signedBytes } from '../../crdt/records.ts';
+import { consentBytes, open, openAs, signedBytes } from '../../crdt/records.ts';
 import type {
   AuthorityRecord,
   InviteRecord,
@@ -252,7 +252,7 @@ export class Roster {
       hostId: record.hostId,
       hostKey: record.hostKey,
     });
-    if (!this.#crypto.verify(record.hostKey, signedBytes(consent), record.consent))
+    if (!this.#crypto.verify(record.hostKey, consent, record.consent))
       return { reason: 'no consent of the host' };
     if (record.admittedBy === undefined) {
       if (this.#authority === null) return { reason: '', wait: 'authority' };
@@ -347,15 +347,6 @@ export class Roster {
 }
 
 type Verdict = 'ok' | { readonly reason: string; readonly wait?: string };
-
-/** What a joining host signs: nobody is enrolled unasked. */
-export function consentBytes(of: {
-  clusterId: string;
-  hostId: string;
-  hostKey: Uint8Array;
-}): Uint8Array {
-  return encode(['trellis-join', of.clusterId, of.hostId, of.hostKey]);
-}
 
 export function sessionIdOf(sessionKey: Uint8Array, crypto: Crypto): SessionId {
   return hex(crypto.sha256(sessionKey)).slice(0, 32) as SessionId;

@@ -77,6 +77,10 @@ export class Sync {
     return this.#nextRoundMs;
   }
 
+  nextDeadlineMs(): number {
+    return this.#nextRoundMs;
+  }
+
   onPeer(peer: NodeId, isConnected: boolean): void {
     if (isConnected) this.#send(peer, this.summary());
     else this.#summaries.delete(peer);

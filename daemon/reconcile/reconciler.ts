@@ -1,0 +1,154 @@
+/**
+ * Runs the plugins of this host, each in a loop of its own: level-triggered, coalesced, never concurrent with itself,
+ * with a time limit and a backoff with jitter. One that fails or hangs holds up no other.
+ *
+ * A request during a run is remembered and served right after it. Failures that may pass are tried again sooner and
+ * sooner rarer; those that will not (a foreign container on our name) wait for a change or the slow interval.
+ */
+import type {
+  DesiredView,
+  ItemFailure,
+  ReconcileOutcome,
+  RunningPlugin,
+} from '../../plugins/api.ts';
+import type { Config } from '../config.ts';
+import type { Clock, Log, Random, Timer } from '../ports.ts';
+
+/** A run may pull images; past this it is aborted and tried again. */
+const runLimitMs = 15 * 60_000;
+
+export interface ReconcilerOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly config: Config;
+  /** Null: nothing is known of what this host should do, so nothing is touched. */
+  view(): DesiredView | null;
+  /** After each run, also one that changed nothing. */
+  onOutcome(plugin: string, outcome: ReconcileOutcome): void;
+}
+
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  readonly #loops: readonly PluginLoop[];
+
+  constructor(
+    plugins: readonly { readonly name: string; readonly running: RunningPlugin }[],
+    options: ReconcilerOptions,
+  ) {
+    this.#options = options;
+    this.#loops = plugins.map(({ name, running }) => new PluginLoop(name, running, options));
+  }
+
+  /** Something that the view is made of may have changed; `plugin` alone when it asked itself. */
+  request(plugin?: string): void {
+    for (const loop of this.#loops)
+      if (plugin === undefined || loop.name === plugin) loop.request();
+  }
+
+  /** What failed in the newest run of each plugin. */
+  failures(): readonly (ItemFailure & { readonly plugin: string })[] {
+    return this.#loops.flatMap((loop) =>
+      loop.failures.map((failure) => ({ ...failure, plugin: loop.name })),
+    );
+  }
+
+  /** True while a run is under way or due, or a passing failure is still to be tried again. */
+  isBusy(): boolean {
+    return this.#loops.some((loop) => loop.isBusy());
+  }
+
+  /** True once every plugin has run at least once. */
+  hasRun(): boolean {
+    return this.#options.view() === null || this.#loops.every((loop) => loop.runs > 0);
+  }
+
+  /** Aborts what is under way and waits for it. */
+  async stop(): Promise<void> {
+    await Promise.all(this.#loops.map((loop) => loop.stop()));
+  }
+}
+
+class PluginLoop {
+  readonly name: string;
+  readonly #running: RunningPlugin;
+  readonly #options: ReconcilerOptions;
+  failures: readonly ItemFailure[] = [];
+  runs = 0;
+  #isDue = false;
+  #isStopped = false;
+  #current: Promise<void> | null = null;
+  #abort = new AbortController();
+  #timer: Timer | null = null;
+  #attempt = 0;
+
+  constructor(name: string, running: RunningPlugin, options: ReconcilerOptions) {
+    this.name = name;
+    this.#running = running;
+    this.#options = options;
+  }
+
+  request(): void {
+    this.#isDue = true;
+    this.#pump();
+  }
+
+  isBusy(): boolean {
+    return (
+      this.#isDue || this.#current !== null || this.failures.some((failure) => failure.isTransient)
+    );
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#timer?.cancel();
+    this.#abort.abort();
+    await this.#current;
+  }
+
+  #pump(): void {
+    if (this.#current !== null || !this.#isDue || this.#isStopped) return;
+    this.#isDue = false;
+    this.#timer?.cancel();
+    this.#current = this.#run().finally(() => {
+      this.#current = null;
+      this.#scheduleNext();
+      this.#pump();
+    });
+  }
+
+  async #run(): Promise<void> {
+    const view = this.#options.view();
+    if (view === null) return;
+    this.#abort = new AbortController();
+    const limit = this.#options.clock.setTimer(runLimitMs, () => this.#abort.abort());
+    let outcome: ReconcileOutcome;
+    try {
+      outcome = await this.#running.reconcile(view, this.#abort.signal);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#options.log.error('reconcile.threw', { plugin: this.name, error: message });
+      outcome = {
+        changes: [],
+        failures: [{ item: this.name, code: 'PLUGIN_FAILED', message, isTransient: true }],
+      };
+    } finally {
+      limit.cancel();
+    }
+    this.runs++;
+    this.failures = outcome.failures;
+    this.#attempt = outcome.failures.some((failure) => failure.isTransient) ? this.#attempt + 1 : 0;
+    this.#options.onOutcome(this.name, outcome);
+  }
+
+  #scheduleNext(): void {
+    if (this.#isStopped || this.#isDue) return;
+    const { config, random, clock } = this.#options;
+    const backoffMs = Math.min(
+      config.reconcileBackoffMsMax,
+      config.reconcileBackoffMsMin * 2 ** Math.min(this.#attempt - 1, 10),
+    );
+    const delayMs = this.#attempt === 0 ? config.reconcileIntervalMs : backoffMs;
+    this.#timer = clock.setTimer(delayMs * (0.75 + 0.5 * random.next()), () => this.request());
+  }
+}

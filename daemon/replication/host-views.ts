@@ -1,0 +1,79 @@
+/**
+ * One host as everybody sees it: member record, what operators set, what it says of itself, and the one liveness.
+ * Pure; planner, names, CLI and API all use this and nothing else.
+ */
+import { compareText } from '../../crdt/codec.ts';
+import type { HostId, NodeId } from '../../crdt/ids.ts';
+import type {
+  HostFact,
+  HostSettings,
+  HostView,
+  InventoryFact,
+  Liveness,
+} from '../../crdt/model.ts';
+import type { MemberEntry } from './roster.ts';
+
+export interface HostViewSources {
+  readonly members: Iterable<MemberEntry>;
+  settings(member: MemberEntry): HostSettings | null;
+  fact(topic: string, owner: NodeId): unknown;
+  liveness(node: NodeId): Liveness;
+}
+
+/** Sorted by name, then id. Two hosts of one name: all but the lowest id get the start of their id appended. */
+export function buildHostViews(sources: HostViewSources): readonly HostView[] {
+  const views = [...sources.members].map((member) => buildOne(member, sources));
+  const taken = new Set<string>();
+  return views
+    .toSorted((a, b) => compareText(a.id, b.id))
+    .map((view) => {
+      const name = taken.has(`${view.env}/${view.name}`)
+        ? `${view.name}-${view.id.slice(0, 4)}`
+        : view.name;
+      taken.add(`${view.env}/${name}`);
+      return { ...view, name };
+    })
+    .toSorted((a, b) => compareText(a.name, b.name) || compareText(a.id, b.id));
+}
+
+function buildOne(member: MemberEntry, sources: HostViewSources): HostView {
+  const settings = sources.settings(member);
+  const host = sources.fact('host', member.node) as Partial<HostFact> | null;
+  const inventory = sources.fact('inventory', member.node) as Partial<InventoryFact> | null;
+  const liveness = sources.liveness(member.node);
+  return {
+    id: member.host,
+    node: member.node,
+    name: settings?.name ?? member.record.name,
+    env: member.record.env,
+    roles: effectiveRoles(member.record.roles, settings?.roles ?? {}),
+    meta: { ...member.record.meta, ...settings?.meta },
+    liveness: host?.isLeaving === true && liveness !== 'alive' ? 'left' : liveness,
+    isDrained: settings?.isDrained === true || host?.isDraining === true,
+    capacity: capacityOf(inventory),
+    address: typeof host?.advertise === 'string' ? host.advertise : null,
+  };
+}
+
+/** What the invite gave, overridden by operators. */
+export function effectiveRoles(
+  given: readonly string[],
+  overrides: Readonly<Record<string, boolean>>,
+): readonly string[] {
+  const roles = new Set(given.filter((role) => overrides[role] !== false));
+  for (const [role, isOn] of Object.entries(overrides)) if (isOn) roles.add(role);
+  return [...roles].toSorted(compareText);
+}
+
+/** Memory in steps of 64 MiB: the total that a kernel reports moves a little with every update of it. */
+function capacityOf(inventory: Partial<InventoryFact> | null): HostView['capacity'] {
+  const cpu = inventory?.cpu?.count;
+  const memoryBytes = inventory?.memory?.totalBytes;
+  if (typeof cpu !== 'number' || typeof memoryBytes !== 'number') return null;
+  const step = 64 << 20;
+  return { cpu, memoryBytes: Math.floor(memoryBytes / step) * step };
+}
+
+export function hostById(hosts: readonly HostView[], id: HostId): HostView | null {
+  return hosts.find((host) => host.id === id) ?? null;
+}
