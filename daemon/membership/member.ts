@@ -10,32 +10,26 @@ export interface Member {
   /** 'dead' with incarnation `neverHeard` until something is known. */
   status: Liveness;
   incarnation: number;
-  /** Since when the status stands, local clock. */
-  sinceMs: number;
   /** When a frame of it last arrived here; null: never in this run. */
   lastHeardMs: number | null;
   lastProbedMs: number;
   isConnected: boolean;
   /** Set exactly while the status is 'suspect'. */
   suspicion: Suspicion | null;
-  /** Our own probe failed too: we go on probing until it refutes or dies. */
-  isAccusedByUs: boolean;
 }
 
 export const neverHeard = -1;
 
-export function newMember(id: NodeId, nowMs: number, random: Random): Member {
+export function newMember(id: NodeId, random: Random): Member {
   return {
     id,
     status: 'dead',
     incarnation: neverHeard,
-    sinceMs: nowMs,
     lastHeardMs: null,
     // Before everything real, and in an order of our own: nodes started together must not all probe the same one.
     lastProbedMs: -1 - random.next(),
     isConnected: false,
     suspicion: null,
-    isAccusedByUs: false,
   };
 }
 

@@ -6,19 +6,21 @@
  * authenticated frame counts as a sign of life of whoever sent it.
  *
  * Invariants:
- * 1. A member is 'dead' only after its own suspicion here has run out: one word of another node kills nobody.
+ * 1. A member is 'dead' only after it was suspected here first: one word of another node kills nobody.
  * 2. A claim of a lower incarnation changes nothing; 'alive' overrides 'suspect', 'dead' and 'left' only with a higher one.
  * 3. Only the member itself raises its incarnation, and it denies every claim against itself that it hears of.
  * 4. When we ourselves were starved of CPU, no time that passed meanwhile counts against anybody.
  * 5. Members that are not in the roster are neither listed, answered nor spoken about.
+ *
+ * This file has the schedule and the messages; `beliefs.ts` the rules, `prober.ts` the probes in flight.
  */
-import { compareText } from '../../crdt/codec.ts';
 import type { NodeId } from '../../crdt/ids.ts';
 import type { Liveness } from '../../crdt/model.ts';
 import type { Config } from '../config.ts';
 import type { Log, Random } from '../ports.ts';
+import { Beliefs, claimAbout, isUnknown, type StatusChange } from './beliefs.ts';
 import { LocalHealth } from './health.ts';
-import { isLive, neverHeard, newMember, nextToProbe, sample, type Member } from './member.ts';
+import { isLive, nextToProbe, sample, type Member } from './member.ts';
 import {
   parseBody,
   rumoursPerMessageMax,
@@ -28,15 +30,9 @@ import {
   type SwimBody,
 } from './messages.ts';
 import { Prober, type ProbeMessage } from './prober.ts';
-import { RumourQueue, rumourSendsMax } from './rumours.ts';
-import { confirmed, deadlineMs, suspicionScale } from './suspicion.ts';
+import { rumourSendsMax } from './rumours.ts';
 
-export interface StatusChange {
-  readonly node: NodeId;
-  readonly was: Liveness;
-  readonly status: Liveness;
-  readonly incarnation: number;
-}
+export type { StatusChange };
 
 export interface MembershipOptions {
   readonly self: NodeId;
@@ -74,44 +70,43 @@ const gossipFanout = 3;
 const piggybackMax = 6;
 /** Somebody is told all (or a sample of) what we believe, in case rumours died out. */
 const syncIntervalMs = 30_000;
-/** How many others must agree before the shortest suspicion holds ("k" in Lifeguard). */
-const confirmationsWantedMax = 2;
 /** One starvation costs us this much trust in ourselves at most, so that a long pause is not paid for minutes later. */
 const starvedHealthMax = 3;
-/** A suspicion is checked by about this many members themselves, however large the roster. */
-const checkersWanted = 8;
 
 export class Membership {
   readonly #options: MembershipOptions;
-  readonly #members = new Map<NodeId, Member>();
-  readonly #suspects = new Set<Member>();
   readonly #health = new LocalHealth();
-  readonly #rumours = new RumourQueue();
+  readonly #beliefs: Beliefs;
   readonly #prober: Prober;
-  #incarnation: number;
   #hasLeft = false;
   #roundDueMs = Number.POSITIVE_INFINITY;
   #syncDueMs = Number.POSITIVE_INFINITY;
-  #gossipedMs = Number.NEGATIVE_INFINITY;
   #gossipDueMs = Number.POSITIVE_INFINITY;
+  #gossipedMs = Number.NEGATIVE_INFINITY;
   #nextDeadlineMs = Number.POSITIVE_INFINITY;
 
   constructor(options: MembershipOptions) {
     this.#options = options;
-    this.#incarnation = options.incarnation ?? 0;
+    const health = this.#health;
+    this.#beliefs = new Beliefs({
+      ...options,
+      incarnation: options.incarnation ?? 0,
+      health,
+      probe: (member, nowMs) => this.#probe(member, nowMs),
+    });
     this.#prober = new Prober({
       config: options.config,
-      health: this.#health,
+      health,
       send: (to, message) => this.#sendProbe(to, message),
       helpers: (target) => this.#helpers(target),
-      isConnected: (target) => this.#members.get(target)?.isConnected ?? false,
+      isConnected: (target) => this.#beliefs.get(target)?.isConnected ?? false,
       onFailed: (target, nowMs) => this.#onProbeFailed(target, nowMs),
     });
   }
 
-  /** Raised by refutations. */
+  /** Our own; raised by refutations. */
   get incarnation(): number {
-    return this.#incarnation;
+    return this.#beliefs.incarnation;
   }
 
   /** 0 is healthy, 8 the worst: how far we distrust our own judgement. */
@@ -123,11 +118,13 @@ export class Membership {
   setRoster(roster: Iterable<NodeId>, nowMs: number): void {
     const wanted = new Set(roster);
     wanted.delete(this.#options.self);
-    for (const id of this.#members.keys()) if (!wanted.has(id)) this.#remove(id);
-    for (const id of wanted) {
-      if (!this.#members.has(id)) this.#members.set(id, newMember(id, nowMs, this.#options.random));
+    for (const { id } of this.#beliefs.members()) {
+      if (wanted.has(id)) continue;
+      this.#beliefs.remove(id);
+      this.#prober.forget(id);
     }
-    if (this.#roundDueMs === Number.POSITIVE_INFINITY && !this.#hasLeft) {
+    for (const id of wanted) this.#beliefs.add(id);
+    if (this.#roundDueMs === Number.POSITIVE_INFINITY) {
       this.#roundDueMs = nowMs + this.#options.random.next() * this.#options.config.probeIntervalMs;
       this.#syncDueMs = nowMs + this.#options.random.next() * syncIntervalMs;
     }
@@ -136,7 +133,7 @@ export class Membership {
 
   /** A frame of the caller's with our body in it. It counts as heard, too. */
   onFrame(from: NodeId, body: unknown, nowMs: number): void {
-    const sender = this.#members.get(from);
+    const sender = this.#beliefs.get(from);
     if (sender === undefined || this.#hasLeft) return;
     this.#noticeStarvation(nowMs);
     const message = parseBody(body);
@@ -145,14 +142,14 @@ export class Membership {
       return;
     }
     this.#markHeard(sender, nowMs);
-    for (const rumour of message.r) this.#onRumour(rumour, from, nowMs);
+    for (const rumour of message.r) this.#beliefs.onRumour(rumour, from, nowMs);
     this.#onMessage(sender, message, nowMs);
     this.#settle(nowMs);
   }
 
   /** Any authenticated frame of `node` arrived: it was alive when it sent it. */
   heard(node: NodeId, nowMs: number): void {
-    const member = this.#members.get(node);
+    const member = this.#beliefs.get(node);
     if (member === undefined || this.#hasLeft) return;
     this.#noticeStarvation(nowMs);
     this.#markHeard(member, nowMs);
@@ -161,7 +158,7 @@ export class Membership {
 
   /** A broken connection is no death, but a reason to look at once. */
   onConnection(node: NodeId, isConnected: boolean, nowMs: number): void {
-    const member = this.#members.get(node);
+    const member = this.#beliefs.get(node);
     if (member === undefined) return;
     member.isConnected = isConnected;
     if (this.#hasLeft) return;
@@ -181,7 +178,7 @@ export class Membership {
     if (this.#hasLeft) return this.#nextDeadlineMs;
     this.#noticeStarvation(nowMs);
     this.#prober.tick(nowMs);
-    this.#judgeSuspects(nowMs);
+    this.#beliefs.judgeSuspects(nowMs);
     if (nowMs >= this.#roundDueMs) this.#beginRound(nowMs);
     if (nowMs >= this.#gossipDueMs) this.#gossip(nowMs);
     if (nowMs >= this.#syncDueMs) this.#beginSync(nowMs);
@@ -197,39 +194,35 @@ export class Membership {
   /** 'dead' for members never heard of and for strangers. */
   statusOf(node: NodeId): Liveness {
     if (node === this.#options.self) return this.#hasLeft ? 'left' : 'alive';
-    return this.#members.get(node)?.status ?? 'dead';
+    return this.#beliefs.get(node)?.status ?? 'dead';
   }
 
   /** Local monotonic time of its newest frame; null: none in this run. */
   lastHeardMs(node: NodeId): number | null {
-    return this.#members.get(node)?.lastHeardMs ?? null;
+    return this.#beliefs.get(node)?.lastHeardMs ?? null;
   }
 
   /** Everybody but ourselves, sorted by id. */
   list(): readonly MemberStatus[] {
-    return [...this.#members.values()]
-      .sort((a, b) => compareText(a.id, b.id))
-      .map(({ id, status, incarnation, lastHeardMs, isConnected }) => ({
-        node: id,
-        status,
-        incarnation,
-        lastHeardMs,
-        isConnected,
-      }));
+    return this.#beliefs.sorted().map(({ id, status, incarnation, lastHeardMs, isConnected }) => ({
+      node: id,
+      status,
+      incarnation,
+      lastHeardMs,
+      isConnected,
+    }));
   }
 
-  /** Tells some live members that we go, and falls silent. */
+  /** Tells live members (a sample of a large roster) that we go, and falls silent for good. */
   leave(nowMs: number): void {
     if (this.#hasLeft) return;
     this.#noticeStarvation(nowMs);
-    this.#incarnation++;
-    const farewell: Rumour = {
-      node: this.#options.self,
-      status: 'left',
-      incarnation: this.#incarnation,
-      from: null,
-    };
-    for (const member of sample(this.#reachable(), rumoursPerMessageMax, this.#options.random)) {
+    const farewell = this.#beliefs.leave();
+    for (const member of sample(
+      this.#beliefs.reachable(),
+      rumoursPerMessageMax,
+      this.#options.random,
+    )) {
       this.#send(member.id, { k: 'gossip', r: [farewell] });
     }
     this.#hasLeft = true;
@@ -237,202 +230,52 @@ export class Membership {
     this.#nextDeadlineMs = Number.POSITIVE_INFINITY;
   }
 
-  // ---- What others say --------------------------------------------------------------------------------------------
+  // ---- Messages ---------------------------------------------------------------------------------------------------
 
   #onMessage(sender: Member, message: Message, nowMs: number): void {
     switch (message.k) {
-      case 'ping':
-        this.#believeAlive(sender, message.i, nowMs);
-        this.#send(sender.id, {
-          k: 'ack',
-          q: message.q,
-          i: this.#incarnation,
-          n: null,
-          r: this.#piggyback(sender),
-        });
+      case 'ping': {
+        this.#beliefs.onAlive(sender, message.i);
+        const r = this.#piggyback(sender);
+        this.#send(sender.id, { k: 'ack', q: message.q, i: this.incarnation, n: null, r });
         break;
+      }
       case 'ack':
-        this.#onAck(sender, message, nowMs);
+        this.#onAck(sender, message);
         break;
       case 'ask':
-        if (this.#members.has(message.n)) this.#prober.onAsk(sender.id, message, nowMs);
+        if (this.#beliefs.get(message.n) !== undefined)
+          this.#prober.onAsk(sender.id, message, nowMs);
         break;
       case 'nack':
         this.#prober.onNack(message.q);
         break;
       case 'sync':
-        this.#believeAlive(sender, message.i, nowMs);
+        this.#beliefs.onAlive(sender, message.i);
         break;
       case 'gossip':
         break;
     }
   }
 
-  #onAck(sender: Member, message: Extract<Message, { k: 'ack' }>, nowMs: number): void {
+  #onAck(sender: Member, message: Extract<Message, { k: 'ack' }>): void {
     if (message.n === null) {
-      this.#believeAlive(sender, message.i, nowMs);
+      this.#beliefs.onAlive(sender, message.i);
       this.#prober.onAck(sender.id, message);
       return;
     }
-    const target = this.#members.get(message.n);
+    const target = this.#beliefs.get(message.n);
     if (target === undefined) return;
-    this.#believeAlive(target, message.i, nowMs);
+    this.#beliefs.onAlive(target, message.i);
     this.#prober.onRelayedAck(target.id, message.q);
   }
 
-  #onRumour(rumour: Rumour, teller: NodeId, nowMs: number): void {
-    if (rumour.node === this.#options.self) {
-      this.#onRumourAboutUs(rumour);
-      return;
-    }
-    const member = this.#members.get(rumour.node);
-    if (member === undefined) return;
-    switch (rumour.status) {
-      case 'alive':
-        this.#believeAlive(member, rumour.incarnation, nowMs);
-        break;
-      case 'suspect':
-        this.#believeSuspect(member, rumour.incarnation, rumour.from ?? teller, nowMs);
-        break;
-      case 'dead':
-        this.#believeDead(member, rumour, rumour.from ?? teller, nowMs);
-        break;
-      case 'left':
-        if (rumour.incarnation >= member.incarnation)
-          this.#become(member, 'left', rumour.incarnation, nowMs);
-        break;
-    }
-  }
-
-  /** We deny what is said against us; a higher incarnation of ours is from a former life, and we go on from there. */
-  #onRumourAboutUs(rumour: Rumour): void {
-    if (rumour.incarnation < this.#incarnation) return;
-    this.#incarnation = rumour.incarnation;
-    if (rumour.status === 'alive') return;
-    this.#incarnation++;
-    if (rumour.status === 'suspect') this.#health.worsen(1);
-    this.#options.log.info('membership.refuted', {
-      status: rumour.status,
-      incarnation: this.#incarnation,
-    });
-    this.#rumours.add({
-      node: this.#options.self,
-      status: 'alive',
-      incarnation: this.#incarnation,
-      from: null,
-    });
-  }
-
-  #believeAlive(member: Member, incarnation: number, nowMs: number): void {
-    if (incarnation > member.incarnation) this.#become(member, 'alive', incarnation, nowMs);
-  }
-
-  #believeSuspect(member: Member, incarnation: number, by: NodeId, nowMs: number): void {
-    if (incarnation < member.incarnation) return;
-    if (member.status === 'suspect' && incarnation === member.incarnation) {
-      this.#confirm(member, by);
-      return;
-    }
-    // At the same incarnation only the living can be suspected; at a higher one it must have lived since.
-    if (member.status !== 'alive' && incarnation === member.incarnation) return;
-    this.#suspect(member, incarnation, by, nowMs);
-    if (by !== this.#options.self) this.#checkOurselves(member, nowMs);
-  }
-
-  /** Invariant 1: a death that is news to us is only one more accusation. */
-  #believeDead(member: Member, rumour: Rumour, by: NodeId, nowMs: number): void {
-    const { incarnation } = rumour;
-    if (incarnation < member.incarnation) return;
-    if (!isLive(member)) {
-      if (member.status === 'dead') member.incarnation = Math.max(member.incarnation, incarnation);
-      return;
-    }
-    const { suspicion } = member;
-    if (suspicion === null || incarnation > member.incarnation) {
-      this.#believeSuspect(member, incarnation, by, nowMs);
-      return;
-    }
-    if (this.#hasSignSince(member, suspicion.sinceMs)) this.#probe(member, nowMs);
-    else this.#become(member, 'dead', incarnation, nowMs);
-  }
-
-  // ---- Suspicion --------------------------------------------------------------------------------------------------
-
-  #onProbeFailed(target: NodeId, nowMs: number): void {
-    const member = this.#members.get(target);
-    if (member === undefined || !isLive(member)) return;
-    member.isAccusedByUs = true;
-    this.#options.log.debug('membership.probe-failed', {
-      node: target,
-      health: this.#health.score,
-    });
-    this.#believeSuspect(member, member.incarnation, this.#options.self, nowMs);
-    // While it is suspected it gets every chance to answer.
-    this.#probe(member, nowMs);
-  }
-
-  #suspect(member: Member, incarnation: number, accuser: NodeId, nowMs: number): void {
-    const scale = suspicionScale(this.#liveCount());
-    // Those who could agree: all the living but the suspect and its accuser.
-    const witnesses = this.#liveCount() - (isLive(member) ? 1 : 0) - 1;
-    this.#become(member, 'suspect', incarnation, nowMs, accuser);
-    member.suspicion = {
-      sinceMs: nowMs,
-      accuser,
-      confirmedBy: new Set(),
-      confirmationsWanted: Math.max(0, Math.min(confirmationsWantedMax, witnesses)),
-      minMs: this.#options.config.suspicionTimeoutMsMin * scale,
-      maxMs: this.#options.config.suspicionTimeoutMsMax * scale,
-    };
-    this.#suspects.add(member);
-  }
-
-  #confirm(member: Member, by: NodeId): void {
-    const { suspicion } = member;
-    const next = suspicion === null ? null : confirmed(suspicion, by);
-    if (next === null) return;
-    member.suspicion = next;
-    // Others count this confirmation too.
-    this.#rumours.add({
-      node: member.id,
-      status: 'suspect',
-      incarnation: member.incarnation,
-      from: by,
-    });
-  }
-
-  /** We are told that somebody is silent: look for ourselves. In a large roster only some do. */
-  #checkOurselves(member: Member, nowMs: number): void {
-    const { random } = this.#options;
-    if (random.next() * this.#members.size < checkersWanted) this.#probe(member, nowMs);
-  }
-
-  #judgeSuspects(nowMs: number): void {
-    for (const member of this.#suspects) {
-      const { suspicion } = member;
-      if (suspicion === null || deadlineMs(suspicion) > nowMs) continue;
-      if (this.#hasSignSince(member, suspicion.sinceMs)) {
-        // It sends, but has not denied it: our word may not have reached it. Once more, as long as the signs are fresh.
-        member.suspicion = { ...suspicion, sinceMs: nowMs };
-        this.#probe(member, nowMs);
-      } else {
-        this.#become(member, 'dead', member.incarnation, nowMs, this.#options.self);
-      }
-    }
-  }
-
-  #hasSignSince(member: Member, sinceMs: number): boolean {
-    return member.lastHeardMs !== null && member.lastHeardMs > sinceMs;
-  }
-
-  // ---- Signs of life ----------------------------------------------------------------------------------------------
-
   #markHeard(member: Member, nowMs: number): void {
-    const wasQuietMs = nowMs - (member.lastHeardMs ?? Number.NEGATIVE_INFINITY);
+    const quietMs = nowMs - (member.lastHeardMs ?? Number.NEGATIVE_INFINITY);
     member.lastHeardMs = nowMs;
     this.#prober.heard(member.id);
     // Somebody we think gone speaks: ask, so that it hears what is said of it and can deny it. Not at every frame.
-    if (member.status === 'alive' || wasQuietMs < this.#options.config.probeTimeoutMs) return;
+    if (member.status === 'alive' || quietMs < this.#options.config.probeTimeoutMs) return;
     this.#probe(member, nowMs);
   }
 
@@ -444,15 +287,10 @@ export class Membership {
     this.#options.log.info('membership.starved', { lateMs: Math.round(lateMs) });
     this.#health.worsen(Math.min(starvedHealthMax, 1 + Math.floor(lateMs / probeIntervalMs)));
     this.#prober.clear();
-    for (const member of this.#suspects) {
-      if (member.suspicion === null) continue;
-      const sinceMs = Math.max(
-        member.suspicion.sinceMs + lateMs,
-        nowMs - member.suspicion.minMs / 2,
-      );
-      member.suspicion = { ...member.suspicion, sinceMs };
-    }
+    this.#beliefs.extendSuspicions(lateMs, nowMs);
     this.#roundDueMs = Math.max(this.#roundDueMs, nowMs);
+    this.#gossipDueMs = Math.max(this.#gossipDueMs, nowMs);
+    this.#syncDueMs = Math.max(this.#syncDueMs, nowMs);
     this.#settle(nowMs);
   }
 
@@ -460,7 +298,7 @@ export class Membership {
 
   #beginRound(nowMs: number): void {
     this.#roundDueMs = nowMs + this.#health.scaled(this.#options.config.probeIntervalMs);
-    const next = nextToProbe(this.#members.values(), (id) => this.#prober.isProbing(id));
+    const next = nextToProbe(this.#beliefs.members(), (id) => this.#prober.isProbing(id));
     if (next !== null) this.#probe(next, nowMs);
   }
 
@@ -469,10 +307,31 @@ export class Membership {
     this.#prober.start(member.id, nowMs, { isJudgingUs: member.status === 'alive' });
   }
 
+  #onProbeFailed(target: NodeId, nowMs: number): void {
+    const member = this.#beliefs.get(target);
+    if (member === undefined || !isLive(member)) return;
+    this.#options.log.debug('membership.probe-failed', {
+      node: target,
+      health: this.#health.score,
+    });
+    this.#beliefs.accuse(member, nowMs);
+    // While it is suspected it gets every chance to answer.
+    this.#probe(member, nowMs);
+  }
+
+  #helpers(target: NodeId): readonly NodeId[] {
+    const candidates = this.#beliefs
+      .reachable()
+      .filter(({ id, status }) => id !== target && status === 'alive');
+    return sample(candidates, this.#options.config.indirectProbes, this.#options.random).map(
+      ({ id }) => id,
+    );
+  }
+
   #gossip(nowMs: number): void {
     this.#gossipedMs = nowMs;
     this.#gossipDueMs = Number.POSITIVE_INFINITY;
-    for (const member of sample(this.#reachable(), gossipFanout, this.#options.random)) {
+    for (const member of sample(this.#beliefs.reachable(), gossipFanout, this.#options.random)) {
       const r = this.#piggyback(member);
       if (r.length > 0) this.#send(member.id, { k: 'gossip', r });
     }
@@ -480,90 +339,39 @@ export class Membership {
 
   #beginSync(nowMs: number): void {
     this.#syncDueMs = nowMs + syncIntervalMs;
-    for (const member of sample(this.#reachable(), 1, this.#options.random)) this.#sendSync(member);
+    for (const member of sample(this.#beliefs.reachable(), 1, this.#options.random))
+      this.#sendSync(member);
   }
 
+  // ---- Sending ----------------------------------------------------------------------------------------------------
+
   #sendSync(to: Member): void {
-    const known = [...this.#members.values()].filter(
-      (member) => member !== to && member.incarnation > neverHeard,
+    const known = [...this.#beliefs.members()].filter(
+      (member) => member !== to && !isUnknown(member),
     );
     const told = sample(known, rumoursPerMessageMax, this.#options.random);
     this.#send(to.id, {
       k: 'sync',
-      i: this.#incarnation,
+      i: this.incarnation,
       r: told.map((member) => claimAbout(member)),
     });
   }
 
-  // ---- Small things -----------------------------------------------------------------------------------------------
-
-  #become(
-    member: Member,
-    status: Liveness,
-    incarnation: number,
-    nowMs: number,
-    by: NodeId | null = null,
-  ): void {
-    const was = member.status;
-    const isNews = status !== was || incarnation > member.incarnation;
-    member.incarnation = incarnation;
-    if (status !== 'suspect') {
-      member.suspicion = null;
-      member.isAccusedByUs = false;
-      this.#suspects.delete(member);
-    }
-    if (isNews) this.#rumours.add({ node: member.id, status, incarnation, from: by });
-    if (status === was) return;
-    member.status = status;
-    member.sinceMs = nowMs;
-    this.#options.log.info(statusEvents[status], { node: member.id, incarnation });
-    this.#options.onChange({ node: member.id, was, status, incarnation });
-  }
-
-  #remove(id: NodeId): void {
-    const member = this.#members.get(id);
-    if (member !== undefined) this.#suspects.delete(member);
-    this.#members.delete(id);
-    this.#prober.forget(id);
-    this.#rumours.forget(id);
-  }
-
-  /** Live members including ourselves. */
-  #liveCount(): number {
-    let count = 1;
-    for (const member of this.#members.values()) if (isLive(member)) count++;
-    return count;
-  }
-
-  #reachable(): Member[] {
-    return [...this.#members.values()].filter((member) => isLive(member) && member.isConnected);
-  }
-
-  #helpers(target: NodeId): readonly NodeId[] {
-    const candidates = this.#reachable().filter(
-      (member) => member.id !== target && member.status === 'alive',
-    );
-    return sample(candidates, this.#options.config.indirectProbes, this.#options.random).map(
-      (member) => member.id,
-    );
-  }
-
   #sendProbe(to: NodeId, message: ProbeMessage): void {
-    const member = this.#members.get(to);
+    const member = this.#beliefs.get(to);
     if (member === undefined) return;
     const r = this.#piggyback(member);
     this.#send(
       to,
-      message.k === 'ping' ? { ...message, i: this.#incarnation, r } : { ...message, r },
+      message.k === 'ping' ? { ...message, i: this.incarnation, r } : { ...message, r },
     );
   }
 
   /** Buddy system: whoever is spoken ill of hears it first, from everybody who talks to it. */
   #piggyback(to: Member): Rumour[] {
-    const sendsMax = rumourSendsMax(this.#members.size + 1);
-    const rest = this.#rumours.take({ max: piggybackMax, except: to.id, sendsMax });
-    const mustKnow = to.status !== 'alive' && to.incarnation > neverHeard;
-    return mustKnow ? [claimAbout(to), ...rest] : rest;
+    const sendsMax = rumourSendsMax(this.#beliefs.size + 1);
+    const rest = this.#beliefs.rumours.take({ max: piggybackMax, except: to.id, sendsMax });
+    return to.status === 'alive' || isUnknown(to) ? rest : [claimAbout(to), ...rest];
   }
 
   #send(to: NodeId, message: Message): void {
@@ -573,34 +381,15 @@ export class Membership {
   /** What became due by what just happened is due now, not in the past: see `#noticeStarvation`. */
   #settle(nowMs: number): void {
     if (this.#hasLeft) return;
-    if (!this.#rumours.isEmpty && this.#gossipDueMs === Number.POSITIVE_INFINITY) {
+    if (!this.#beliefs.rumours.isEmpty && this.#gossipDueMs === Number.POSITIVE_INFINITY) {
       this.#gossipDueMs = Math.max(nowMs, this.#gossipedMs + gossipIntervalMs);
     }
-    let nextMs = Math.min(
+    this.#nextDeadlineMs = Math.min(
       this.#roundDueMs,
       this.#syncDueMs,
       this.#gossipDueMs,
       this.#prober.nextDeadlineMs(),
+      this.#beliefs.nextDeadlineMs(),
     );
-    for (const { suspicion } of this.#suspects) {
-      if (suspicion !== null) nextMs = Math.min(nextMs, deadlineMs(suspicion));
-    }
-    this.#nextDeadlineMs = nextMs;
   }
-}
-
-const statusEvents = {
-  alive: 'membership.alive',
-  suspect: 'membership.suspect',
-  dead: 'membership.dead',
-  left: 'membership.left',
-} as const satisfies Record<Liveness, string>;
-
-function claimAbout(member: Member): Rumour {
-  return {
-    node: member.id,
-    status: member.status,
-    incarnation: member.incarnation,
-    from: member.suspicion?.accuser ?? null,
-  };
 }

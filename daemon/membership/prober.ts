@@ -139,7 +139,8 @@ export class Prober {
       this.#relays.delete(q);
       this.#options.send(relay.asker, { k: 'nack', q: relay.askerQ });
     }
-    for (const probe of [...this.#probes.values()]) {
+    // One that fails may begin anew at once; it is then met again, and not yet due.
+    for (const probe of this.#probes.values()) {
       if (probe.dueMs > nowMs) continue;
       if (probe.isIndirect) this.#fail(probe, nowMs);
       else this.#goIndirect(probe, nowMs);
