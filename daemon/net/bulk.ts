@@ -7,6 +7,7 @@ import type { Connection, Stream } from '@libp2p/interface';
 import type { NodeId } from '../../crdt/ids.ts';
 import { ClusterError, reasonOf } from '../errors.ts';
 import type { Dialer } from './dialer.ts';
+import { sever } from './sever.ts';
 
 export interface BulkOptions {
   readonly dialer: Dialer;
@@ -50,7 +51,8 @@ export class Bulk {
   }
 
   drop(node: NodeId, reason: string): void {
-    this.#connections.get(node)?.abort(new Error(reason));
+    const connection = this.#connections.get(node);
+    if (connection !== undefined) sever(connection, reason);
     this.#connections.delete(node);
   }
 

@@ -15,6 +15,7 @@ export function newCounters(): MutableCounters {
     connectionsLimited: 0,
     handshakesFailed: 0,
     protocolErrors: 0,
+    streamsRefused: 0,
     dials: 0,
     dialsFailed: 0,
     connections: 0,

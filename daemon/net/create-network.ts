@@ -34,6 +34,7 @@ import { Redial } from './redial.ts';
 import { Rpc } from './rpc.ts';
 import type { CallHandler, StreamHandler } from './rpc.ts';
 import { acceptSession, HandshakeError, openSession } from './session.ts';
+import { sever } from './sever.ts';
 
 const sweepIntervalMs = 15_000;
 /** Connections without a session and without a stream. */
@@ -64,6 +65,8 @@ class Libp2pNetwork implements PeerNetwork {
   readonly #rpc: Rpc;
   readonly #links = new Map<NodeId, Link>();
   readonly #addresses = new Map<NodeId, string>();
+  /** Streams being served, per protocol and member. */
+  readonly #serving = new Map<string, number>();
   readonly #idleSince = new WeakMap<Connection, number>();
   #libp2p: Libp2p | null = null;
   #sweepTimer: NodeJS.Timeout | null = null;
@@ -180,7 +183,7 @@ class Libp2pNetwork implements PeerNetwork {
   disconnect(node: NodeId, reason: string): void {
     this.#links.get(node)?.drop(reason);
     this.#bulk.drop(node, reason);
-    for (const connection of this.#connectionsOf(node)) connection.abort(new Error(reason));
+    for (const connection of this.#connectionsOf(node)) sever(connection, reason);
     this.#redial.hurry(node);
   }
 
@@ -297,10 +300,29 @@ class Libp2pNetwork implements PeerNetwork {
         const node = nodeIdOf(connection.remotePeer);
         // A member that was removed since it connected.
         if (node === null || !this.#options.isMember(node)) stream.abort(new Error('not a member'));
-        else void serve(node, stream, connection);
+        else
+          void this.#serveCounted(`${name} ${node}`, stream, () => serve(node, stream, connection));
       },
       limits,
     );
+  }
+
+  /** The library counts streams per connection; a member may have several connections. */
+  async #serveCounted(key: string, stream: Stream, serve: () => Promise<void>): Promise<void> {
+    const serving = this.#serving.get(key) ?? 0;
+    if (serving >= this.#limits.streamsPerPeerMax) {
+      this.#counters.streamsRefused++;
+      stream.abort(new Error('too many streams'));
+      return;
+    }
+    this.#serving.set(key, serving + 1);
+    try {
+      await serve();
+    } finally {
+      const left = (this.#serving.get(key) ?? 1) - 1;
+      if (left > 0) this.#serving.set(key, left);
+      else this.#serving.delete(key);
+    }
   }
 
   async #dialControl(node: NodeId): Promise<void> {
@@ -330,7 +352,7 @@ class Libp2pNetwork implements PeerNetwork {
       this.#link(node).add(await acceptSession(stream, connection, options));
     } catch (error) {
       this.#refused(node, error);
-      connection.abort(new Error('no agreement on the control stream'));
+      sever(connection, 'no agreement on the control stream');
     }
   }
 
@@ -371,8 +393,7 @@ class Libp2pNetwork implements PeerNetwork {
   #closeStrangers(): void {
     for (const connection of this.#libp2p?.getConnections() ?? []) {
       const node = nodeIdOf(connection.remotePeer);
-      if (node === null || !this.#options.isMember(node))
-        connection.abort(new Error('not a member'));
+      if (node === null || !this.#options.isMember(node)) sever(connection, 'not a member');
     }
   }
 
@@ -387,7 +408,7 @@ class Libp2pNetwork implements PeerNetwork {
       }
       const since = this.#idleSince.get(connection);
       if (since === undefined) this.#idleSince.set(connection, nowMs);
-      else if (nowMs - since > idleConnectionMs) connection.abort(new Error('idle'));
+      else if (nowMs - since > idleConnectionMs) sever(connection, 'idle');
     }
     this.#closeStrangers();
   }

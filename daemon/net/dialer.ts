@@ -8,6 +8,7 @@ import type { NodeId } from '../../crdt/ids.ts';
 import type { MutableCounters } from './counters.ts';
 import { dialAddress } from './peer-ids.ts';
 import type { NetworkLimits } from './peer-network.ts';
+import { sever } from './sever.ts';
 
 /** Of one member; the rest of a longer list is ignored. */
 const addressesMax = 8;
@@ -87,7 +88,7 @@ export class Dialer {
     try {
       return await use(connection, signal);
     } catch (error) {
-      connection.abort(error instanceof Error ? error : new Error(String(error)));
+      sever(connection, error);
       throw error;
     }
   }

@@ -32,10 +32,11 @@ export class FramedStream {
     this.#frameBytesMax = frameBytesMax;
     stream.addEventListener('message', (event) => this.#feed(event.data.subarray()));
     stream.addEventListener('end', () => this.#finish(null));
-    stream.addEventListener('close', (event) => {
-      this.#finish(event.error ?? null);
-      this.#ended.abort(event.error);
-    });
+    stream.addEventListener('close', (event) => this.#close(event.error));
+    // It may have ended while the library was still handing it over: those events are gone.
+    if (stream.status !== 'open') this.#close(new Error(`the stream was ${stream.status}`));
+    else if (stream.remoteWriteStatus === 'closed' && stream.readBufferLength === 0)
+      this.#finish(null);
   }
 
   /** Aborted when the stream is gone in both directions. */
@@ -84,7 +85,7 @@ export class FramedStream {
   /** Resolves when there is room for more. Rejects when the stream is gone or takes nothing for `stallMs`. */
   async send(frames: readonly Uint8Array[], stallMs: number): Promise<void> {
     if (this.#stream.send(encodeFrames(frames))) return;
-    await this.#stream.onDrain({ signal: AbortSignal.timeout(stallMs) });
+    await this.#drained(stallMs);
   }
 
   /** No more from us; resolves when what was sent is on its way. */
@@ -94,6 +95,42 @@ export class FramedStream {
 
   abort(reason: Error): void {
     this.#stream.abort(reason);
+  }
+
+  /**
+   * The stream's own `onDrain` keeps its first promise for ever, so it waits only once. One drain event is also not
+   * enough: it may have made room for a part of what is queued.
+   */
+  async #drained(stallMs: number): Promise<void> {
+    const stream = this.#stream;
+    let stalled: Error | null = null;
+    let wake = Promise.withResolvers<void>();
+    const onEvent = (): void => wake.resolve();
+    const timer = setTimeout(() => {
+      stalled = new Error(`nothing was taken for ${stallMs} ms`);
+      wake.resolve();
+    }, stallMs);
+    for (const event of ['drain', 'idle', 'close'] as const)
+      stream.addEventListener(event, onEvent);
+    try {
+      while (
+        stream.status === 'open' &&
+        (stream.writableNeedsDrain || stream.writeBufferLength > 0)
+      ) {
+        await wake.promise;
+        if (stalled !== null) throw stalled;
+        timer.refresh();
+        wake = Promise.withResolvers<void>();
+        // The stream goes on sending in a microtask after its drain event.
+        await Promise.resolve();
+      }
+      if (stream.status !== 'open' && stream.status !== 'closing')
+        throw new Error(`the stream is ${stream.status}`);
+    } finally {
+      clearTimeout(timer);
+      for (const event of ['drain', 'idle', 'close'] as const)
+        stream.removeEventListener(event, onEvent);
+    }
   }
 
   #feed(bytes: Uint8Array): void {
@@ -171,7 +208,19 @@ export class FramedStream {
   }
 
   #resume(): void {
-    if (this.#stream.readStatus === 'paused') this.#stream.resume();
+    if (this.#stream.readStatus !== 'paused') return;
+    try {
+      this.#stream.resume();
+    } catch (error) {
+      // It hands over what is left first; then there is no connection to announce room on.
+      if (this.#stream.status === 'open') throw error;
+    }
+  }
+
+  #close(error: Error | undefined): void {
+    // A paused stream may close with bytes that nobody has read yet: 'end' follows them.
+    if (error !== undefined || this.#stream.readBufferLength === 0) this.#finish(error ?? null);
+    this.#ended.abort(error);
   }
 
   #finish(error: Error | null): void {

@@ -12,6 +12,7 @@ import { Outbox } from './outbox.ts';
 import type { MutableCounters } from './counters.ts';
 import type { NetworkLimits } from './peer-network.ts';
 import type { Session } from './session.ts';
+import { sever } from './sever.ts';
 
 /** Two sessions made within this time of each other are a simultaneous dial. */
 const simultaneousMs = 5_000;
@@ -78,7 +79,7 @@ export class Link {
   }
 
   drop(reason: string): void {
-    this.#session?.connection.abort(new Error(reason));
+    if (this.#session !== null) sever(this.#session.connection, reason);
   }
 
   #isReplacedBy(current: Session, session: Session): boolean {
@@ -102,7 +103,7 @@ export class Link {
   }
 
   #lost(session: Session): void {
-    session.connection.abort(new Error('its control stream ended'));
+    sever(session.connection, 'its control stream ended');
     if (session.framed.isMalformed) this.#options.counters.protocolErrors++;
     if (this.#session !== session) return;
     this.#session = null;
@@ -119,7 +120,7 @@ export class Link {
     } catch (error) {
       // The other side may have closed it first, which is as good.
       this.#options.log.debug('net.retire', { node: this.#options.node, error });
-      session.connection.abort(new Error('replaced by another connection'));
+      sever(session.connection, 'replaced by another connection');
     }
   }
 
@@ -143,7 +144,7 @@ export class Link {
         for (const frame of frames) this.#options.counters.bytesSent += frame.length;
       } catch (error) {
         this.#options.log.debug('net.write-failed', { node: this.#options.node, error });
-        session.connection.abort(new Error('writing stalled or failed'));
+        sever(session.connection, 'writing stalled or failed');
       }
     }
     this.#isPumping = false;

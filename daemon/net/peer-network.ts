@@ -116,6 +116,8 @@ export interface NetworkCounters {
   readonly handshakesFailed: number;
   /** Members that spoke another cluster's protocol, another version, or malformed frames. */
   readonly protocolErrors: number;
+  /** Over the limit of streams that one member may have served at a time. */
+  readonly streamsRefused: number;
   readonly dials: number;
   readonly dialsFailed: number;
   readonly connections: number;

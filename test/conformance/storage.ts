@@ -131,7 +131,7 @@ export function describeStorage(name: string, makeHarness: () => Promise<Storage
     );
 
     test(
-      '[trellis:E5] a torn tail is cut off and said, and the log goes on',
+      'a torn tail is cut off and said, and the log goes on',
       withHarness(async (harness) => {
         await appendAll(harness, await harness.open(), 'l', ['a', 'b']);
         await harness.tearTail('l');
@@ -147,7 +147,7 @@ export function describeStorage(name: string, makeHarness: () => Promise<Storage
     );
 
     test(
-      '[trellis:E5] a changed byte costs its own record only and is said',
+      'a changed byte costs its own record only and is said',
       withHarness(async (harness) => {
         await appendAll(harness, await harness.open(), 'l', ['first', 'second', 'third']);
         await harness.damageRecord('l', 1);

@@ -8,7 +8,7 @@ function fileOf(list: readonly Uint8Array[]): Uint8Array {
   return new Uint8Array(Buffer.concat([encodeHeader(), ...list.map(encodeFrame)]));
 }
 
-test('[trellis:E5] a log cut anywhere gives a prefix of its records and is never called corrupt', () => {
+test('a log cut anywhere gives a prefix of its records and is never called corrupt', () => {
   fc.assert(
     fc.property(records, fc.double({ min: 0, max: 1, noNaN: true }), (list, where) => {
       const whole = fileOf(list);
@@ -21,7 +21,7 @@ test('[trellis:E5] a log cut anywhere gives a prefix of its records and is never
   );
 });
 
-test('[trellis:E5] one changed byte costs at most one record', () => {
+test('one changed byte costs at most one record', () => {
   fc.assert(
     fc.property(records, fc.nat(), fc.integer({ min: 1, max: 255 }), (list, at, change) => {
       const bytes = fileOf(list);

@@ -119,7 +119,7 @@ test('a log or file that vanished is reported as missing', async () => {
   expect(again.readFile('snapshot').damage).toMatchObject({ name: 'snapshot', kind: 'missing' });
 });
 
-test('[trellis:E5] after kill -9 under load every acknowledged record is there', async () => {
+test('after kill -9 under load every acknowledged record is there', async () => {
   const script = `
     import { FileStorage } from '${new URL('../../../daemon/store/file-storage.ts', import.meta.url).href}';
     import { silentLog } from '${new URL('../../../daemon/logger.ts', import.meta.url).href}';
