@@ -40,6 +40,11 @@ export class TokenBuckets {
     if (oldest.done !== true) this.#buckets.delete(oldest.value);
   }
 
+  give(key: string, nowMs: number): void {
+    const bucket = this.#filled(key, nowMs);
+    bucket.tokens = Math.min(this.#size.burst, bucket.tokens + 1);
+  }
+
   reset(key: string): void {
     this.#buckets.delete(key);
   }
@@ -111,6 +116,12 @@ export class LoginThrottle {
     // Paid in advance and given back by success: parallel guesses get no free round.
     this.#perAddress.take(addressOf(from), nowMs);
     if (from.address !== null) this.#perOperator.take(from.operator, nowMs);
+  }
+
+  /** It failed for another reason than the passphrase. */
+  refund(from: LoginSource): void {
+    this.#perAddress.give(addressOf(from), this.#nowMs());
+    if (from.address !== null) this.#perOperator.give(from.operator, this.#nowMs());
   }
 
   succeeded(from: LoginSource): void {
