@@ -6,6 +6,7 @@
  * clean-up of unnamed images takes it away and so that we know which ones are ours to collect.
  */
 import { readFile } from 'node:fs/promises';
+import type { Duplex } from 'node:stream';
 import type { Hash } from '../../crdt/ids.ts';
 import type { ContainerRuntime, DesiredInstance, PluginContext } from '../api.ts';
 import { PluginError } from '../api.ts';
@@ -349,10 +350,9 @@ async function readProgress(
   stream: NodeJS.ReadableStream,
   { signal, onLine }: { signal: AbortSignal; onLine: () => void },
 ): Promise<void> {
-  const destroy = (): void =>
-    void (stream as NodeJS.ReadableStream & { destroy(error?: unknown): void }).destroy(
-      signal.reason,
-    );
+  const destroy = (): void => {
+    (stream as Duplex).destroy(signal.reason as Error);
+  };
   if (signal.aborted) destroy();
   signal.addEventListener('abort', destroy, { once: true });
   try {

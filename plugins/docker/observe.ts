@@ -1,0 +1,422 @@
+/**
+ * What runs on this host, as its engine says: kept up to date from events, checked by a full look now and then, and
+ * published as the fact 'docker'. Nothing is published while nothing changes.
+ *
+ * With the engine away the last known instances stay listed as 'unknown': they may well still run.
+ */
+import type { ContainerInspectInfo } from 'dockerode';
+import type { InstanceFact, InstancesFact } from '../../crdt/model.ts';
+import type { DesiredInstance, DesiredView, PluginContext } from '../api.ts';
+import type { DockerConfig } from './config.ts';
+import type { Containers } from './containers.ts';
+import type { Engine, EngineEvent } from './engine.ts';
+import { isMissing, reasonOf } from './errors.ts';
+import { Limiter } from './files.ts';
+import { Prober, type Target } from './health.ts';
+import { isOurs, label } from './labels.ts';
+import type { Network } from './network.ts';
+
+const inspectsMax = 4;
+/** Instances in the fact; it must stay below 256 KiB. */
+const instancesMax = 400;
+/** The first change is published after this, so that a burst becomes one fact. */
+const publishDelayMs = 20;
+/** After a start, running instances are asked once before their health is published, but not longer than this. */
+const settleMsMax = 1_500;
+const reasonCharsMax = 200;
+
+/** What we remember of a container. */
+interface Seen {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly address: string | null;
+  readonly state: InstanceFact['state'];
+  readonly isRunning: boolean;
+  readonly reason: string | undefined;
+  readonly engineHealth: InstanceFact['health'];
+  readonly sinceMs: number;
+  readonly startedMs: number;
+  readonly restarts: number;
+  readonly image: string;
+  /** What the engine's list said when it was inspected; the same again means nothing changed. */
+  readonly listed: string;
+}
+
+export class Observer {
+  readonly #engine: Engine;
+  readonly #context: PluginContext;
+  readonly #config: DockerConfig;
+  readonly #network: Network;
+  readonly #containers: Containers;
+  readonly #prober: Prober;
+  readonly #inspects = new Limiter(inspectsMax);
+  readonly #seen = new Map<string, Seen>();
+  #view: DesiredView | null = null;
+  #fact: InstancesFact = { engine: { state: 'absent' }, instances: [] };
+  #published = '';
+  #publishTimer: NodeJS.Timeout | null = null;
+  #lookTimer: NodeJS.Timeout | null = null;
+  #looking: Promise<void> | null = null;
+  #lookAgain = false;
+  #firstChangeMs: number | null = null;
+  #isStopped = false;
+  /** Called after each full look with the engine there. */
+  readonly #onLook: () => Promise<void>;
+
+  constructor(parts: {
+    engine: Engine;
+    context: PluginContext;
+    config: DockerConfig;
+    network: Network;
+    containers: Containers;
+    onLook: () => Promise<void>;
+  }) {
+    this.#engine = parts.engine;
+    this.#context = parts.context;
+    this.#config = parts.config;
+    this.#network = parts.network;
+    this.#containers = parts.containers;
+    this.#onLook = parts.onLook;
+    this.#prober = new Prober({
+      wallMs: () => parts.context.clock.wallMs(),
+      onChange: () => this.changed(),
+    });
+  }
+
+  fact(): InstancesFact {
+    return this.#fact;
+  }
+
+  /** Instances that have a container of ours. */
+  instances(): string[] {
+    return [...this.#seen.values()].map(({ labels }) => labels[label.instance] ?? '');
+  }
+
+  setView(view: DesiredView): void {
+    this.#view = view;
+    this.#watchHealth();
+    this.changed();
+  }
+
+  /** Looks at everything now, and again at every interval. */
+  start(): void {
+    void this.look();
+    this.#lookTimer = setInterval(() => void this.look(), this.#config.lookIntervalMs);
+    this.#lookTimer.unref();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    if (this.#lookTimer !== null) clearInterval(this.#lookTimer);
+    if (this.#publishTimer !== null) clearTimeout(this.#publishTimer);
+    this.#prober.stop();
+    await this.#looking;
+  }
+
+  /** Something may have changed: publish soon. */
+  changed(): void {
+    if (this.#isStopped || this.#publishTimer !== null) return;
+    this.#publishTimer = setTimeout(() => {
+      this.#publishTimer = null;
+      this.#publish();
+    }, publishDelayMs);
+  }
+
+  /** An event of a container of ours. */
+  onEvent(event: EngineEvent): void {
+    if (!isOurs(event.labels, this.#context.self)) return;
+    if (event.action === 'destroy') {
+      this.#seen.delete(event.id);
+      this.#watchHealth();
+      this.changed();
+      this.#wantReconcile(event.labels['name'] ?? '', 'a container was removed');
+      return;
+    }
+    if (!relevant.some((action) => event.action.startsWith(action))) return;
+    void this.#inspect(event.id, '').then(() => this.#afterEvent(event.id));
+  }
+
+  /** Events may have been lost: nothing remembered is trusted. */
+  relist(): void {
+    for (const [id, seen] of this.#seen) this.#seen.set(id, { ...seen, listed: '' });
+    void this.look();
+  }
+
+  /** Full look; calls during one make it look once more afterwards. Never rejects. */
+  look(): Promise<void> {
+    if (this.#looking !== null) {
+      this.#lookAgain = true;
+      return this.#looking;
+    }
+    this.#looking = this.#lookOnce()
+      .catch((error: unknown) =>
+        this.#context.log.debug('docker.look-failed', { reason: reasonOf(error) }),
+      )
+      .finally(() => {
+        this.#looking = null;
+        if (!this.#lookAgain || this.#isStopped) return;
+        this.#lookAgain = false;
+        void this.look();
+      });
+    return this.#looking;
+  }
+
+  async #lookOnce(): Promise<void> {
+    if (this.#engine.state !== 'ok') return this.changed();
+    const { self } = this.#context;
+    const filters = {
+      label: [`${label.cluster}=${self.clusterId}`, `${label.host}=${self.hostId}`],
+    };
+    const list = await this.#engine.call('list containers', (signal) =>
+      this.#engine.docker.listContainers({ all: true, filters, abortSignal: signal }),
+    );
+    const ours = list.filter(({ Labels }) => isOurs(Labels, self)).slice(0, instancesMax);
+    const ids = new Set(ours.map(({ Id }) => Id));
+    for (const id of this.#seen.keys()) if (!ids.has(id)) this.#seen.delete(id);
+    await Promise.all(
+      ours.map(async ({ Id, State, Status, Names }) => {
+        const listed = `${State} ${healthIn(Status)} ${Names.join(' ')}`;
+        if (this.#seen.get(Id)?.listed !== listed) await this.#inspect(Id, listed);
+      }),
+    );
+    this.#watchHealth();
+    this.changed();
+    await this.#onLook();
+  }
+
+  async #inspect(id: string, listed: string): Promise<void> {
+    try {
+      const info = await this.#inspects.run(() =>
+        this.#engine.call(`inspect ${id}`, (signal) =>
+          this.#engine.docker.getContainer(id).inspect({ abortSignal: signal }),
+        ),
+      );
+      this.#seen.set(id, toSeen(info, this.#network.name, listed));
+    } catch (error) {
+      if (isMissing(error)) this.#seen.delete(id);
+      else this.#context.log.debug('docker.inspect-failed', { id, reason: reasonOf(error) });
+    }
+  }
+
+  #afterEvent(id: string): void {
+    const seen = this.#seen.get(id);
+    this.#watchHealth();
+    this.changed();
+    if (
+      seen === undefined ||
+      seen.state === 'running' ||
+      seen.reason?.startsWith(crashLoop) === true
+    )
+      return;
+    this.#wantReconcile(seen.name, `${seen.name} is ${seen.state}`);
+  }
+
+  #wantReconcile(container: string, reason: string): void {
+    if (!this.#isStopped && !this.#containers.isBusy(container))
+      this.#context.requestReconcile(reason);
+  }
+
+  #watchHealth(): void {
+    const targets = new Map<string, Target>();
+    for (const seen of this.#seen.values()) {
+      const instance = this.#desired(seen.labels[label.instance] ?? '');
+      const check = instance?.health;
+      if (
+        instance === undefined ||
+        check === undefined ||
+        check.kind === 'exec' ||
+        !seen.isRunning ||
+        seen.address === null
+      )
+        continue;
+      const port = instance.ports.find(({ name }) => name === check.port) ?? instance.ports[0];
+      if (port === undefined) continue;
+      targets.set(instance.instance, {
+        containerId: seen.id,
+        address: seen.address,
+        port: port.container,
+        check,
+        startedMs: seen.startedMs,
+      });
+    }
+    this.#prober.watch(targets);
+  }
+
+  #desired(instance: string): DesiredInstance | undefined {
+    return this.#view?.instances.find((desired) => desired.instance === instance);
+  }
+
+  #publish(): void {
+    // Before the first view nobody knows ports, and before the first probe nobody knows health.
+    if (this.#view === null) return;
+    const nowMs = this.#context.clock.monotonicMs();
+    this.#firstChangeMs ??= nowMs;
+    if (
+      this.#published === '' &&
+      !this.#prober.isSettled() &&
+      nowMs - this.#firstChangeMs < settleMsMax
+    )
+      return this.changed();
+    this.#fact = { engine: this.#engineFact(), instances: this.#instances(this.#view) };
+    const text = JSON.stringify(this.#fact);
+    if (text === this.#published) return;
+    this.#published = text;
+    this.#context.publish(this.#fact);
+  }
+
+  #engineFact(): InstancesFact['engine'] {
+    const { state, reason, version } = this.#engine;
+    return {
+      state,
+      ...(version === null ? {} : { version: version.version }),
+      ...(state === 'ok' || reason === '' ? {} : { reason: reason.slice(0, reasonCharsMax) }),
+    };
+  }
+
+  #instances(view: DesiredView): InstanceFact[] {
+    const facts = new Map<string, InstanceFact>();
+    for (const seen of this.#seen.values()) {
+      const instance = seen.labels[label.instance] ?? '';
+      const fact = this.#factOf(instance, seen, view);
+      // A duplicate is on its way out; the one with the right name counts.
+      if (!facts.has(instance) || seen.name === this.#desired(instance)?.containerName)
+        facts.set(instance, fact);
+    }
+    for (const desired of view.instances)
+      if (!facts.has(desired.instance))
+        facts.set(desired.instance, this.#absentFact(desired, view));
+    return [...facts.values()]
+      .toSorted((a, b) => (a.instance < b.instance ? -1 : 1))
+      .slice(0, instancesMax);
+  }
+
+  #factOf(instance: string, seen: Seen, view: DesiredView): InstanceFact {
+    const desired = this.#desired(instance);
+    const service = seen.labels[label.service] ?? '';
+    const situation = seen.isRunning ? null : this.#containers.situationOf(instance);
+    const isUnknown = this.#engine.state !== 'ok';
+    const state = isUnknown ? 'unknown' : situation?.state === 'failed' ? 'failed' : seen.state;
+    const reason = isUnknown ? this.#engine.reason : (situation?.reason ?? seen.reason);
+    return {
+      service,
+      serviceId: (seen.labels[label.serviceId] ?? '') as InstanceFact['serviceId'],
+      slot: instance.slice(service.length + 1),
+      instance,
+      containerId: seen.id,
+      address: seen.address,
+      state,
+      health: seen.isRunning ? (this.#prober.status(instance) ?? seen.engineHealth) : 'none',
+      image:
+        desired?.spec === seen.labels[label.spec] ? (desired?.image ?? seen.image) : seen.image,
+      spec: seen.labels[label.spec] ?? '',
+      ports: desired === undefined ? [] : portsOf(desired, view),
+      sinceMs: seen.sinceMs,
+      ...(reason === undefined || reason === '' ? {} : { reason: reason.slice(0, reasonCharsMax) }),
+      restarts: seen.restarts,
+    };
+  }
+
+  #absentFact(desired: DesiredInstance, view: DesiredView): InstanceFact {
+    const situation = this.#containers.situationOf(desired.instance);
+    const isUnknown = this.#engine.state !== 'ok';
+    const reason = isUnknown ? this.#engine.reason : situation?.reason;
+    return {
+      service: desired.service,
+      serviceId: desired.serviceId,
+      slot: desired.slot,
+      instance: desired.instance,
+      containerId: '',
+      address: this.#network.addressOf(desired.instance),
+      state: isUnknown ? 'unknown' : (situation?.state ?? 'waiting'),
+      health: 'none',
+      image: desired.image,
+      spec: desired.spec,
+      ports: portsOf(desired, view),
+      sinceMs: 0,
+      ...(reason === undefined || reason === '' ? {} : { reason: reason.slice(0, reasonCharsMax) }),
+      restarts: 0,
+    };
+  }
+}
+
+/** Beginnings of the actions after which a container may be in another state. */
+const relevant = [
+  'create',
+  'start',
+  'die',
+  'stop',
+  'kill',
+  'oom',
+  'pause',
+  'unpause',
+  'restart',
+  'rename',
+  'health_status',
+] as const;
+const crashLoop = 'CRASH_LOOP';
+
+function portsOf(desired: DesiredInstance, view: DesiredView): InstanceFact['ports'] {
+  const route = view.routes.find(({ service }) => service === desired.service);
+  return desired.ports.map(({ name, container, host }) => ({
+    name,
+    container,
+    host: host ?? null,
+    number: route?.ports.find((port) => port.name === name)?.number ?? null,
+  }));
+}
+
+/** 'Up 3 minutes (healthy)': the time passes, the word in brackets counts. */
+function healthIn(status: string): string {
+  return /\((healthy|unhealthy|health: starting|Paused)\)/.exec(status)?.[1] ?? '';
+}
+
+/** A container as the engine describes it, in our words. */
+export function toSeen(info: ContainerInspectInfo, network: string, listed: string): Seen {
+  const { State: state } = info;
+  const endpoint = info.NetworkSettings.Networks[network] as
+    | { IPAMConfig?: { IPv4Address?: string } | null; IPAddress?: string }
+    | undefined;
+  const address = endpoint?.IPAMConfig?.IPv4Address ?? endpoint?.IPAddress ?? '';
+  const isRunning = state.Running && !state.Restarting && !state.Paused;
+  const startedMs = timeOf(state.StartedAt);
+  const endedMs = timeOf(state.FinishedAt);
+  return {
+    id: info.Id,
+    name: info.Name.replace(/^\//, ''),
+    labels: info.Config.Labels,
+    address: address === '' ? null : address,
+    ...stateOf(info),
+    isRunning,
+    engineHealth: healthOf(state.Health?.Status),
+    sinceMs: (isRunning ? startedMs : endedMs) || timeOf(info.Created),
+    startedMs,
+    restarts: info.RestartCount,
+    image: info.Config.Image,
+    listed,
+  };
+}
+
+function stateOf({ State: state }: ContainerInspectInfo): Pick<Seen, 'state' | 'reason'> {
+  const end = state.OOMKilled ? 'killed for lack of memory' : `exit code ${state.ExitCode}`;
+  if (state.Restarting)
+    return { state: 'failed', reason: `${crashLoop}: ${end}; the engine starts it again` };
+  if (state.Paused) return { state: 'exited', reason: 'PAUSED' };
+  if (state.Running) return { state: 'running', reason: undefined };
+  if (state.Status === 'created')
+    return state.Error === ''
+      ? { state: 'created', reason: undefined }
+      : { state: 'failed', reason: `ENGINE_REFUSED: ${state.Error}` };
+  if (state.Dead) return { state: 'failed', reason: 'DEAD: the engine could not remove it' };
+  return { state: 'exited', reason: `EXITED: ${state.Error === '' ? end : state.Error}` };
+}
+
+function healthOf(status: string | undefined): InstanceFact['health'] {
+  return status === 'healthy' || status === 'unhealthy' || status === 'starting' ? status : 'none';
+}
+
+/** The engine writes year 1 for "never". */
+function timeOf(text: string): number {
+  const ms = Date.parse(text);
+  return Number.isFinite(ms) && ms > 0 ? ms : 0;
+}

@@ -1,0 +1,186 @@
+/**
+ * The docker plugin: this host's containers, network, images and their state. Read `diff.ts` first; what is in which file:
+ * engine (connection), network and subnets, images with registry and image-export, containers with tasks (doing),
+ * observe with health (seeing), sessions (logs, exec).
+ */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Hash } from '../../crdt/ids.ts';
+import type { InstancesFact } from '../../crdt/model.ts';
+import type {
+  ContainerRuntime,
+  DesiredView,
+  Plugin,
+  PluginContext,
+  RunningPlugin,
+} from '../api.ts';
+import { type DockerConfig, parseDockerConfig } from './config.ts';
+import { Containers } from './containers.ts';
+import { Engine } from './engine.ts';
+import { reasonOf, unreachable } from './errors.ts';
+import { ensureDir } from './files.ts';
+import { HostsFiles } from './hosts-files.ts';
+import { Images } from './images.ts';
+import { label } from './labels.ts';
+import { Network } from './network.ts';
+import { Observer } from './observe.ts';
+import { Registry } from './registry.ts';
+import { exec, logs } from './sessions.ts';
+
+export interface RunningDocker extends RunningPlugin {
+  /** For operations: logs, exec, images, state of the engine. */
+  readonly runtime: ContainerRuntime;
+  /** What was last published. */
+  facts(): InstancesFact;
+}
+
+export interface DockerPlugin extends Plugin<DockerConfig> {
+  start(context: PluginContext, config: DockerConfig): Promise<RunningDocker>;
+}
+
+export function dockerPlugin(): DockerPlugin {
+  return {
+    name: 'docker',
+    apiVersion: 1,
+    provides: ['containers/1'],
+    requires: [],
+    parseConfig: parseDockerConfig,
+    start,
+  };
+}
+
+interface Parts {
+  readonly engine: Engine;
+  readonly registry: Registry;
+  readonly images: Images;
+  readonly network: Network;
+  readonly hosts: HostsFiles;
+  readonly containers: Containers;
+  readonly observer: Observer;
+}
+
+/** Needs no engine: with none, or a hung one, the plugin waits for it. */
+async function start(context: PluginContext, config: DockerConfig): Promise<RunningDocker> {
+  ensureDir(context.stateDir);
+  let view: DesiredView | null = null;
+  const parts = await open(context, config, () => view);
+  const { engine, observer } = parts;
+  engine.listen({
+    onEvent: (event) => observer.onEvent(event),
+    onRelist: () => {
+      observer.relist();
+      context.requestReconcile('the engine is there');
+    },
+    onState: () => observer.changed(),
+  });
+  observer.start();
+  return {
+    runtime: runtimeOf(engine, parts.images),
+    facts: () => observer.fact(),
+    reconcile: async (desired, signal) => {
+      view = desired;
+      observer.setView(desired);
+      return await parts.containers.reconcile(desired, signal);
+    },
+    stop: async () => {
+      parts.images.stop();
+      await Promise.all([engine.stop(), parts.registry.close(), observer.stop()]);
+    },
+    purge: (signal) => purge(parts, context.stateDir, signal),
+  };
+}
+
+async function open(
+  context: PluginContext,
+  config: DockerConfig,
+  view: () => DesiredView | null,
+): Promise<Parts> {
+  const { self, stateDir } = context;
+  const engine = new Engine(context, config, [
+    `${label.cluster}=${self.clusterId}`,
+    `${label.host}=${self.hostId}`,
+  ]);
+  const registry = await Registry.open({
+    log: context.log,
+    stateDir,
+    fetch: async (hash, options) => {
+      // A layer of another local image need not cross the network.
+      if (!context.blobs.has(hash)) {
+        await images
+          .takeLocalLayer(hash, options.signal ?? new AbortController().signal)
+          .catch(ignoreLocal(context));
+      }
+      return await context.blobs.fetch(hash, options);
+    },
+  });
+  const repository = `trellis.internal/${self.clusterId.slice(0, 8)}-${self.hostId.slice(0, 4)}`;
+  const images = new Images({ engine, context, config, registry, repository });
+  const network = new Network({ engine, context, config });
+  const hosts = new HostsFiles(stateDir);
+  const onSituation = (): void => observer.changed();
+  const containers = new Containers({
+    engine,
+    context,
+    config,
+    network,
+    images,
+    hosts,
+    onSituation,
+  });
+  const onLook = (): Promise<void> =>
+    collectGarbage({ images, hosts, containers, observer, context, view: view() });
+  const observer: Observer = new Observer({ engine, context, config, network, containers, onLook });
+  return { engine, registry, images, network, hosts, containers, observer };
+}
+
+async function collectGarbage(
+  parts: Pick<Parts, 'images' | 'hosts' | 'containers' | 'observer'> & {
+    context: PluginContext;
+    view: DesiredView | null;
+  },
+): Promise<void> {
+  const { view, images } = parts;
+  // Before the first view everything would look unused.
+  if (view === null) return;
+  const manifests = new Set<Hash>();
+  for (const { clusterImage } of view.instances)
+    if (clusterImage !== null) manifests.add(clusterImage.manifest);
+  const removed = await images.collect({
+    manifests,
+    imageIds: await parts.containers.imagesInUse(),
+  });
+  if (removed.length > 0) parts.context.log.info('docker.images-removed', { removed });
+  const instances = view.instances.map(({ instance }) => instance);
+  await parts.hosts.keepOnly(new Set([...instances, ...view.keep, ...parts.observer.instances()]));
+}
+
+/** Everything of ours on this engine and in the state directory. Rejects ENGINE_UNREACHABLE. */
+async function purge(parts: Parts, stateDir: string, signal: AbortSignal): Promise<void> {
+  const { engine } = parts;
+  if ((await engine.ping()) !== 'ok') throw unreachable(engine.endpoint, engine.reason);
+  await parts.containers.purge(signal);
+  await parts.network.remove();
+  await parts.images.purge();
+  for (const file of ['addresses.json', 'registry.json', 'hosts']) {
+    await rm(join(stateDir, file), { recursive: true, force: true });
+  }
+}
+
+function runtimeOf(engine: Engine, images: Images): ContainerRuntime {
+  return {
+    logs: (containerId, options) => logs(engine, containerId, options),
+    exec: (containerId, options) => exec(engine, containerId, options),
+    pushImage: (reference, options) => images.push(reference, options),
+    localImageId: (reference) => images.localImageId(reference),
+    engine: async () => {
+      const state = await engine.ping();
+      const { version, reason, endpoint } = engine;
+      return { state, endpoint, ...version, ...(state === 'ok' ? {} : { reason }) };
+    },
+  };
+}
+
+/** Taking a layer from a local image is a short cut: when it fails, it is fetched. */
+function ignoreLocal(context: PluginContext): (error: unknown) => void {
+  return (error) => context.log.debug('docker.local-layer', { reason: reasonOf(error) });
+}
