@@ -1,0 +1,25 @@
+#!/bin/sh
+# The command of an installed bundle: starts the daemon or the CLI with the bundle's own Node.
+set -eu
+self=$0
+while [ -L "$self" ]; do
+  link=$(readlink -- "$self")
+  case $link in
+    /*) self=$link ;;
+    *) self=${self%/*}/$link ;;
+  esac
+done
+lib=${self%/*}/../lib
+# Compiled code is kept with the bundle by root, and in their own place by others.
+if [ -z "${NODE_COMPILE_CACHE-}" ]; then
+  if [ -w "$lib" ]; then
+    NODE_COMPILE_CACHE=${self%/*}/../cache
+  else
+    NODE_COMPILE_CACHE=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/trellis/compile
+  fi
+  export NODE_COMPILE_CACHE
+fi
+case ${1-} in
+  daemon) exec "$lib/node" --max-semi-space-size=1 "$lib/daemon.mjs" "$@" ;;
+  *) exec "$lib/node" "$lib/cli.mjs" "$@" ;;
+esac
