@@ -16,7 +16,7 @@ import type { Plan, PlanInputs } from '../../crdt/model.ts';
 import { seal } from '../../crdt/records.ts';
 import type { PlanRecord, SignedBytes } from '../../crdt/records.ts';
 import type { Config } from '../config.ts';
-import { ClusterError } from '../errors.ts';
+import { asClusterError, ClusterError } from '../errors.ts';
 import type { DocName, EditReceipt, EditSession } from '../node-api.ts';
 import type { Clock, Crypto, Log, Network, Random, Storage } from '../ports.ts';
 import type { KeyPair } from '../ports.ts';
@@ -189,10 +189,14 @@ export class Replica {
 
   // ---- Own records --------------------------------------------------------------------------------------------
 
-  addRoster(signed: SignedBytes): RosterOutcome {
+  /** `synced` fires once the records are on disk here; at once when nothing was added. */
+  addRoster(signed: SignedBytes, synced: (error?: Error) => void = () => {}): RosterOutcome {
     const outcome = this.roster.accept(signed);
-    if (outcome.kind !== 'added') return outcome;
-    const records = this.#keepRoster(outcome.hashes);
+    if (outcome.kind !== 'added') {
+      synced();
+      return outcome;
+    }
+    const records = this.#keepRoster(outcome.hashes, synced);
     this.documents.retry();
     this.plans.retry();
     this.sync.spread({ r: records, e: this.#drain() }, this.#nowMs(), null);
@@ -409,7 +413,11 @@ export class Replica {
     return fresh;
   }
 
-  #keepRoster(hashes: readonly Hash[]): readonly SignedBytes[] {
+  /** Logs sync in order, so the last record's sync is everybody's. */
+  #keepRoster(
+    hashes: readonly Hash[],
+    synced: (error?: Error) => void = () => {},
+  ): readonly SignedBytes[] {
     const records = hashes
       .map((hash) => this.roster.records().get(hash))
       .filter((signed) => signed !== undefined);
@@ -417,6 +425,7 @@ export class Replica {
       this.journal.appendRoster(signed, (error) => {
         if (error !== undefined)
           this.#options.ports.log.warn('replication.roster-not-saved', { error: error.message });
+        if (signed === records.at(-1)) synced(error);
       });
     }
     return records;
@@ -441,6 +450,12 @@ export class Replica {
       return new ClusterError('LOGIN_REQUIRED', { action: 'an edit' });
     if (this.mayWrite(session.id, doc) !== true)
       return new ClusterError('FORBIDDEN', { operator: session.operator, action: `edit ${doc}` });
+    try {
+      // Asked before anything is written: afterwards a refusal would leave a change without an envelope.
+      this.#options.signer.sign(session.id, new Uint8Array());
+    } catch (error) {
+      return asClusterError(error);
+    }
     const bytes = edit.puts.reduce((sum, put) => sum + put.pointer.length + sizeOf(put), 0);
     const max = this.#options.config.editBytesMax / 2;
     return bytes > max ? new ClusterError('EDIT_TOO_LARGE', { bytes, max }) : null;

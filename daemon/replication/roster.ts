@@ -40,6 +40,7 @@ export interface MemberEntry {
 
 export interface SessionEntry {
   readonly id: SessionId;
+  readonly signed: SignedBytes;
   readonly operatorKey: string;
   readonly record: SessionRecord;
 }
@@ -288,7 +289,7 @@ export class Roster {
     const { record } = opened;
     if (record.kind === 'authority') this.#authority = record;
     else if (record.kind === 'operator') this.#indexOperator(record, hash);
-    else if (record.kind === 'session') this.#indexSession(record);
+    else if (record.kind === 'session') this.#indexSession(record, opened.signed);
     else if (record.kind === 'invite') this.#invites.set(record.id, record);
     else if (record.kind === 'member') this.#indexMember(record, hash);
     else if (record.kind === 'removal')
@@ -307,11 +308,11 @@ export class Roster {
     this.#operators.set(key, { record, hash });
   }
 
-  #indexSession(record: SessionRecord): void {
+  #indexSession(record: SessionRecord, signed: SignedBytes): void {
     const id = sessionIdOf(record.sessionKey, this.#crypto);
     const login = openAs('login', record.login);
     invariant(login !== null, 'a verified session carries its login');
-    this.#sessions.set(id, { id, operatorKey: hex(login.record.operator), record });
+    this.#sessions.set(id, { id, signed, operatorKey: hex(login.record.operator), record });
   }
 
   /** Two admissions of one key (through two members at once): the lower hash stands, everywhere. */
