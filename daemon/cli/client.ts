@@ -43,11 +43,13 @@ class RemoteError extends ClusterError {
   }
 }
 
-export function makeClient(socket: string): Client {
+/** `operator` chooses between several that are logged in on this host (TRELLIS_OPERATOR). */
+export function makeClient(socket: string, operator?: string): Client {
+  const who = operator === undefined || operator === '' ? {} : { 'trellis-operator': operator };
   const unreachable = (error: unknown) => unreachableError(socket, error);
   return {
     async call(call, params, hooks = {}) {
-      const response = await send({ socket, call, params, hooks }).catch((error: unknown) => {
+      const response = await send({ socket, call, params, hooks, who }).catch((error: unknown) => {
         throw unreachable(error);
       });
       const type = response.headers['content-type'] ?? '';
@@ -58,7 +60,7 @@ export function makeClient(socket: string): Client {
       }
       throw new ClusterError('INTERNAL', { reason: 'the daemon broke off its answer' });
     },
-    open: (call, params) => openTwoWay(socket, call, params, unreachable),
+    open: (call, params) => openTwoWay({ socket, call, params, who, unreachable }),
   };
 }
 
@@ -83,8 +85,9 @@ function send(options: {
   call: string;
   params: Params;
   hooks: CallHooks;
+  who: Readonly<Record<string, string>>;
 }): Promise<IncomingMessage> {
-  const { socket, call, params, hooks } = options;
+  const { socket, call, params, hooks, who } = options;
   const body = JSON.stringify(params);
   return new Promise((resolve, reject) => {
     const outgoing = request({
@@ -92,6 +95,7 @@ function send(options: {
       path: `/api/v1/${call}`,
       method: 'POST',
       headers: {
+        ...who,
         'content-type': 'application/json',
         'content-length': Buffer.byteLength(body),
         accept: 'application/x-ndjson, application/json',
@@ -129,18 +133,21 @@ function isErrorBody(body: unknown): body is { error: WireError } {
   return typeof error === 'object' && error !== null && 'code' in error && 'message' in error;
 }
 
-async function openTwoWay(
-  socket: string,
-  call: string,
-  params: Params,
-  unreachable: (error: unknown) => ClusterError,
-): Promise<TwoWay> {
+async function openTwoWay(options: {
+  socket: string;
+  call: string;
+  params: Params;
+  who: Readonly<Record<string, string>>;
+  unreachable: (error: unknown) => ClusterError;
+}): Promise<TwoWay> {
+  const { socket, call, params, who, unreachable } = options;
   const { promise, resolve, reject } = Promise.withResolvers<Duplex>();
   const outgoing = request({
     socketPath: socket,
     path: `/api/v1/${call}`,
     method: 'POST',
     headers: {
+      ...who,
       connection: 'Upgrade',
       upgrade: 'trellis-stream',
       'trellis-params': Buffer.from(JSON.stringify(params)).toString('base64url'),

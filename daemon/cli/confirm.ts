@@ -27,9 +27,10 @@ export async function whatDryRunSays(run: Run): Promise<readonly string[]> {
 /** Instances that stop here, and the state that is wiped. */
 export async function whatLeaveLoses(run: Run): Promise<readonly string[]> {
   const info = (await run.client.call('cluster/info', {})) as {
-    name?: string;
+    isMember?: boolean;
     host?: { name?: string };
   };
+  if (info.isMember === false) return [];
   const hostName = info.host?.name ?? 'this host';
   const rows = (await run.client.call('service/ps', { host: hostName })) as {
     instance: string;

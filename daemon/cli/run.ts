@@ -14,7 +14,8 @@ import type { Terminal } from './terminal.ts';
 export async function runCli(
   argv: readonly string[],
   terminal: Terminal,
-  connect: (socket: string) => Client = makeClient,
+  connect: (socket: string) => Client = (socket) =>
+    makeClient(socket, terminal.env['TRELLIS_OPERATOR']),
 ): Promise<number> {
   const isJson = wantsJson(argv);
   try {

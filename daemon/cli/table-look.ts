@@ -25,7 +25,6 @@ export const lookCommands: readonly Command[] = [
     words: ['info'],
     section: 'looking',
     summary: 'this host and its cluster',
-    flags: [onHost],
     examples: ['trellis info'],
     call: 'cluster/info',
     view: 'info',

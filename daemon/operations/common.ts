@@ -3,8 +3,9 @@ import { z } from 'zod';
 import type { ZodType } from 'zod';
 import type { Hash } from '../../crdt/ids.ts';
 import type { HostView, Service } from '../../crdt/model.ts';
+import type { Edit } from '../../crdt/leaves.ts';
 import { ClusterError } from '../errors.ts';
-import type { DocName, Edit, EditReceipt, EditSession, NodeApi } from '../node-api.ts';
+import type { DocName, EditReceipt, EditSession, NodeApi } from '../node-api.ts';
 import type { Operation, OperationContext } from './operation.ts';
 
 /** Keeps the types of params and data together, and forgets them for the list. */
@@ -124,7 +125,11 @@ export function until<T>(
       act();
     };
     const abort = () =>
-      finish(() => reject(new ClusterError('COMMAND_FAILED', { command: 'waiting', reason: 'it was broken off' })));
+      finish(() =>
+        reject(
+          new ClusterError('COMMAND_FAILED', { command: 'waiting', reason: 'it was broken off' }),
+        ),
+      );
     signal.addEventListener('abort', abort);
     function look(): void {
       try {

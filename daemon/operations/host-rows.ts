@@ -1,0 +1,126 @@
+/** Hosts and instances as answers show them: roster, settings, facts and the one liveness put together. */
+import type { HostFact, HostView, InstanceFact, InstancesFact } from '../../crdt/model.ts';
+import { compareText } from '../../crdt/codec.ts';
+import type { NodeApi } from '../node-api.ts';
+import type { HostRow, HostState, InstanceRow } from './answers.ts';
+import { isoOf } from './common.ts';
+
+export function hostFactOf(node: NodeApi, host: HostView): HostFact | null {
+  return (node.fact('host', host.node)?.value as HostFact | undefined) ?? null;
+}
+
+export function instancesOf(
+  node: NodeApi,
+  host: HostView,
+): { instances: readonly InstanceFact[]; ageMs: number } {
+  const entry = node.fact('docker', host.node);
+  const fact = entry?.value as Partial<InstancesFact> | undefined;
+  return { instances: fact?.instances ?? [], ageMs: entry?.ageMs ?? 0 };
+}
+
+/** See `HostState`. Liveness comes first: what a dead host said about itself says nothing. */
+export function hostState(node: NodeApi, host: HostView): HostState {
+  if (host.liveness !== 'alive') return host.liveness;
+  const fact = hostFactOf(node, host);
+  if (fact === null) return 'joining';
+  if (fact.isLeaving) return 'draining';
+  if (host.isDrained || fact.isDraining) return isDrainDone(node, host) ? 'drained' : 'draining';
+  return fact.isReady ? 'ready' : 'joining';
+}
+
+/** The plan knows of the drain, and nothing runs there that it has given to others. */
+function isDrainDone(node: NodeApi, host: HostView): boolean {
+  const planned = node.committedPlan()?.inputs.hosts.find(({ id }) => id === host.id);
+  if (planned !== undefined && !planned.isDrained) return false;
+  const stays = new Set(
+    node
+      .effectivePlacements()
+      .filter((placement) => placement.host === host.id)
+      .map((placement) => `${placement.serviceName}-${placement.slot}`),
+  );
+  return instancesOf(node, host).instances.every(
+    ({ instance, state }) => stays.has(instance) || state === 'exited',
+  );
+}
+
+/** All hosts, by name; those that left are not listed. */
+export function hostRows(node: NodeApi): HostRow[] {
+  const lastSeen = new Map(node.members().map((member) => [member.host, member.lastSeenMs]));
+  return node
+    .hosts()
+    .filter((host) => host.liveness !== 'left')
+    .map((host) => hostRow(node, host, lastSeen.get(host.id) ?? null))
+    .toSorted((a, b) => compareText(a.name, b.name));
+}
+
+export function hostRow(node: NodeApi, host: HostView, lastSeenMs: number | null): HostRow {
+  const fact = hostFactOf(node, host);
+  const state = hostState(node, host);
+  const isSelf = host.id === node.self.host;
+  const listed = fact === null ? [] : [fact.advertise, ...fact.addresses];
+  return {
+    id: host.id,
+    name: host.name,
+    state,
+    spare: state === 'ready' && host.roles.length === 0,
+    env: host.env,
+    roles: host.roles,
+    addresses: [...new Set(listed.filter((address) => address !== ''))],
+    version: fact?.version ?? null,
+    lastSeenMs: isSelf ? 0 : lastSeenMs,
+    // An empty value hides what the member record says.
+    meta: Object.fromEntries(Object.entries(host.meta).filter(([, value]) => value !== '')),
+    inventory: node.fact('inventory', host.node)?.value ?? null,
+    isSelf,
+  };
+}
+
+/**
+ * Instances of all hosts as their engines say. Those of dead hosts are shown only with `all`, as 'unknown': nobody can
+ * say what runs there.
+ */
+export function instanceRows(
+  node: NodeApi,
+  filter: { service?: string | undefined; host?: HostView | undefined; all?: boolean },
+): InstanceRow[] {
+  const rows: InstanceRow[] = [];
+  for (const host of node.hosts()) {
+    if (filter.host !== undefined && filter.host.id !== host.id) continue;
+    const isGone = host.liveness === 'dead' || host.liveness === 'left';
+    if (host.liveness === 'left' || (isGone && filter.all !== true)) continue;
+    const { instances, ageMs } = instancesOf(node, host);
+    for (const fact of instances) {
+      if (filter.service !== undefined && fact.service !== filter.service) continue;
+      rows.push(instanceRow(fact, host, { isGone, ageMs }));
+    }
+  }
+  return rows.toSorted(
+    (a, b) =>
+      compareText(a.service, b.service) ||
+      compareText(a.instance, b.instance) ||
+      compareText(a.host, b.host),
+  );
+}
+
+function instanceRow(
+  fact: InstanceFact,
+  host: HostView,
+  seen: { isGone: boolean; ageMs: number },
+): InstanceRow {
+  return {
+    service: fact.service,
+    host: host.name,
+    instance: fact.instance,
+    state: seen.isGone ? 'unknown' : fact.state,
+    health: seen.isGone ? 'none' : fact.health,
+    image: fact.image,
+    epoch: null,
+    ports: fact.ports,
+    since: fact.sinceMs > 0 ? isoOf(fact.sinceMs) : null,
+    restarts: fact.restarts,
+    reason: fact.reason ?? null,
+    ageMs: Math.round(seen.ageMs),
+    slot: fact.slot,
+    containerId: fact.containerId,
+  };
+}
