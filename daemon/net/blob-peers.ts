@@ -131,7 +131,7 @@ export class StreamBlobPeers implements BlobPeers {
 
   async #request<T>(
     node: NodeId,
-    request: unknown,
+    request: { readonly op: 'have' | 'get' } & Record<string, unknown>,
     signal: AbortSignal | undefined,
     use: (framed: FramedStream) => Promise<T>,
   ): Promise<T> {
@@ -149,11 +149,14 @@ export class StreamBlobPeers implements BlobPeers {
 
   async #open(
     node: NodeId,
-    request: unknown,
+    request: { readonly op: 'have' | 'get' } & Record<string, unknown>,
     signal: AbortSignal | undefined,
   ): Promise<{ stream: Stream; framed: FramedStream }> {
     const { bulk, protocol, limits } = this.#options;
-    const stream = await bulk.openStream(node, protocol, signal);
+    const stream = await bulk.openStream(node, protocol, {
+      signal,
+      isSmall: request.op === 'have',
+    });
     const framed = new FramedStream(stream, Math.max(headBytesMax, 2 * limits.blobChunkBytes));
     try {
       await framed.send([encode(request)], answerTimeoutMs);

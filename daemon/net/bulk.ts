@@ -27,12 +27,17 @@ export class Bulk {
     this.#options = options;
   }
 
-  /** Rejects HOST_UNREACHABLE. */
-  async openStream(node: NodeId, protocol: string, signal?: AbortSignal): Promise<Stream> {
+  /** Rejects HOST_UNREACHABLE. `isSmall`: a few packets, which may go over the first connection. */
+  async openStream(
+    node: NodeId,
+    protocol: string,
+    options: { readonly signal?: AbortSignal | undefined; readonly isSmall?: boolean } = {},
+  ): Promise<Stream> {
+    const { signal, isSmall = false } = options;
     const limit = AbortSignal.timeout(this.#options.openTimeoutMs);
     const both = signal === undefined ? limit : AbortSignal.any([limit, signal]);
     try {
-      const connection = await this.#connection(node);
+      const connection = await this.#connection(node, isSmall);
       both.throwIfAborted();
       return await connection.newStream(protocol, {
         signal: both,
@@ -56,9 +61,10 @@ export class Bulk {
     this.#connections.delete(node);
   }
 
-  async #connection(node: NodeId): Promise<Connection> {
+  async #connection(node: NodeId, isSmall: boolean): Promise<Connection> {
     const control = this.#options.controlConnection(node);
     if (control === null) throw new Error('not connected');
+    if (isSmall) return control;
     const open = this.#usable(node);
     if (open !== null) return open;
     try {

@@ -136,6 +136,9 @@ class Libp2pNetwork implements PeerNetwork {
     this.#gate.close();
     this.#redial.stop();
     if (this.#sweepTimer !== null) clearInterval(this.#sweepTimer);
+    // Last words go out; then the ends are cut, because the library waits half a second for each of them.
+    await Promise.allSettled([...this.#links.values()].map((link) => link.finish()));
+    for (const connection of this.#libp2p?.getConnections() ?? []) sever(connection, 'stopping');
     await this.#libp2p?.stop();
   }
 

@@ -18,6 +18,9 @@ import { sever } from './sever.ts';
 const simultaneousMs = 5_000;
 /** How long a session that lost the choice may still deliver what is in flight. */
 const retireMs = 500;
+const finishMs = 300;
+/** From the socket's buffer to the other host. */
+const flushMs = 30;
 const batchBytesMax = 64 << 10;
 
 export interface LinkOptions {
@@ -80,6 +83,16 @@ export class Link {
 
   drop(reason: string): void {
     if (this.#session !== null) sever(this.#session.connection, reason);
+  }
+
+  /** What is queued goes out, within a short time; nothing may be sent afterwards. */
+  async finish(): Promise<void> {
+    const session = this.#session;
+    if (session === null) return;
+    const frames = this.#outbox.take(Infinity);
+    if (frames.length > 0) await session.framed.send(frames, finishMs);
+    await session.framed.close(AbortSignal.timeout(finishMs));
+    await pause(flushMs);
   }
 
   #isReplacedBy(current: Session, session: Session): boolean {

@@ -61,7 +61,7 @@ export class Rpc {
     const timeoutMs = options.timeoutMs ?? callTimeoutMs;
     const limit = AbortSignal.timeout(timeoutMs);
     const signal = options.signal === undefined ? limit : AbortSignal.any([limit, options.signal]);
-    const stream = await bulk.openStream(node, callProtocol, options.signal);
+    const stream = await bulk.openStream(node, callProtocol, { signal: options.signal });
     try {
       const framed = new FramedStream(stream, frameBytesMax + 1);
       await framed.send([request], timeoutMs);
@@ -84,7 +84,7 @@ export class Rpc {
 
   async openStream(node: NodeId, signal?: AbortSignal): Promise<MessageStream> {
     const { bulk, streamProtocol, frameBytesMax } = this.#options;
-    const stream = await bulk.openStream(node, streamProtocol, signal);
+    const stream = await bulk.openStream(node, streamProtocol, { signal });
     return new PeerMessages(node, stream, frameBytesMax, bulk);
   }
 
