@@ -139,7 +139,9 @@ function mayDifferElsewhere(error: ClusterError): boolean {
 function whyNot(error: unknown): string {
   if (error instanceof z.ZodError) return 'answers something else than a Trellis API';
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  if (/CERT|SIGNATURE|ALTNAME|^ERR_TLS/.test(code)) return `is not of this cluster: ${code}`;
+  if (/CERT|SIGNATURE|ALTNAME|UNSPECIFIED|^ERR_TLS/.test(code)) {
+    return `is not of this cluster: ${reasonOf(error).slice(0, 200)}`;
+  }
   return code === '' ? reasonOf(error) : code;
 }
 
