@@ -7,7 +7,7 @@
  *   trellis/VERSION bundle.json
  *   trellis/bin/trellis            what /usr/local/bin/trellis links to
  *   trellis/lib/daemon.mjs cli.mjs automerge_wasm_bg.wasm node and what the daemon serves
- *   trellis/share/                 licences, installer, units
+ *   trellis/share/                 licences, installer
  */
 import { chmod, copyFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
@@ -23,10 +23,10 @@ const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const programs = { daemon: 'daemon/main.ts', cli: 'daemon/cli/main.ts' } as const;
 
 /** What the daemon reads at run time from beside itself, as text. */
-const besides = ['bootstrap/join.sh.template'];
+const besides = ['bootstrap/join.sh.template', 'bootstrap/install-common.sh'];
 
 /** For people, and for `install.sh` from a bundle. */
-const shares = ['bootstrap/install.sh', 'bootstrap/units', 'README.md', 'LICENSE'];
+const shares = ['bootstrap/install.sh', 'bootstrap/install-common.sh', 'README.md', 'LICENSE'];
 
 export interface Bundle extends Archive {
   readonly version: string;
@@ -162,13 +162,11 @@ async function licences(places: readonly string[]): Promise<string> {
   const parts = [`Trellis contains the following third-party software.\n`];
   for (const place of places) {
     const dir = path.join(root, place);
-    const about = JSON.parse(await readFile(path.join(dir, 'package.json'), 'utf8')) as Record<
-      string,
-      unknown
-    >;
-    parts.push(
-      `== ${String(about['name'])} ${String(about['version'])}: ${String(about['license'] ?? 'see below')}\n`,
-    );
+    const about = JSON.parse(await readFile(path.join(dir, 'package.json'), 'utf8')) as {
+      readonly [field in 'name' | 'version' | 'license']?: unknown;
+    };
+    const licence = typeof about.license === 'string' ? about.license : 'see below';
+    parts.push(`== ${String(about.name)} ${String(about.version)}: ${licence}\n`);
     const texts = licenceNames
       .map((name) => path.join(dir, name))
       .filter((file) => existsSync(file));

@@ -3,7 +3,7 @@
  * runs from a clone. Made on the first request and kept in a cache directory; at most one version is kept.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { contentHash, writeArchive, type Archive } from './archive.ts';
 
@@ -22,13 +22,25 @@ interface About {
 /** Calls at the same time share one build. `cacheDir` is this daemon's alone. */
 export class BundleSource {
   readonly #cacheDir: string;
+  readonly #home: string;
   #made: Promise<ServedBundle> | null = null;
 
-  constructor(cacheDir: string) {
+  /** `home`: where the bundle is unpacked; the default is right in a bundle, and in a clone it names none. */
+  constructor(cacheDir: string, home = path.dirname(import.meta.dirname)) {
     this.#cacheDir = cacheDir;
+    this.#home = home;
   }
 
-  /** Rejects when there is no room or a clone lacks its build tools; the next call tries again. */
+  /**
+   * File behind /bundle/<name>, null when there is none: `trellis-linux-<arch>.tar.gz` and the same with `.sha256`.
+   * Rejects when there is no room or a clone lacks its build tools; the next call tries again.
+   */
+  async file(name: string): Promise<string | null> {
+    const served = `trellis-linux-${process.arch}.tar.gz`;
+    if (name === served) return (await this.bundle()).file;
+    return name === `${served}.sha256` ? sumFile((await this.bundle()).file) : null;
+  }
+
   bundle(): Promise<ServedBundle> {
     this.#made ??= this.#make().catch((error: unknown) => {
       this.#made = null;
@@ -39,11 +51,14 @@ export class BundleSource {
 
   async #make(): Promise<ServedBundle> {
     await mkdir(this.#cacheDir, { recursive: true });
-    const home = path.dirname(import.meta.dirname);
-    const aboutFile = path.join(home, 'bundle.json');
-    if (!existsSync(aboutFile)) return this.#build();
-    const about = JSON.parse(await readFile(aboutFile, 'utf8')) as About;
-    return this.#repack(home, about);
+    const aboutFile = path.join(this.#home, 'bundle.json');
+    const made = existsSync(aboutFile)
+      ? await this.#repack(JSON.parse(await readFile(aboutFile, 'utf8')) as About)
+      : await this.#build();
+    const draft = `${sumFile(made.file)}.${process.pid}`;
+    await writeFile(draft, `${made.sha256}  trellis-linux-${made.arch}.tar.gz\n`);
+    await rename(draft, sumFile(made.file));
+    return made;
   }
 
   async #build(): Promise<ServedBundle> {
@@ -53,36 +68,40 @@ export class BundleSource {
   }
 
   /** The same bytes that this host was installed from, since an archive depends on contents alone. */
-  async #repack(home: string, about: About): Promise<ServedBundle> {
-    const { version, arch } = about;
-    const key = `${about.content.slice(0, 16)}`;
-    const file = path.join(this.#cacheDir, `trellis-${version}-${key}.tar.gz`);
+  async #repack({ version, arch, content }: About): Promise<ServedBundle> {
+    const file = path.join(this.#cacheDir, `trellis-${version}-${content.slice(0, 16)}.tar.gz`);
     await this.#clear(path.basename(file));
-    const known = await readFile(`${file}.sha256`, 'utf8').catch(() => null);
-    if (known !== null && existsSync(file)) {
-      const { size } = await stat(file);
-      return { file, sha256: known.trim(), sizeBytes: size, version, arch };
+    const sum = await readFile(sumFile(file), 'utf8').catch(() => null);
+    if (sum !== null && existsSync(file)) {
+      const sha256 = sum.split(' ')[0] ?? '';
+      return { file, sha256, sizeBytes: (await stat(file)).size, version, arch };
     }
-    const found = await contentHash(home, [...installedExtras, 'bundle.json']);
-    if (found !== about.content)
-      throw new Error(`the installed files in ${home} were changed; install the bundle again`);
-    const archive = await writeArchive({
-      dir: home,
+    const found = await contentHash(this.#home, [...installedExtras, 'bundle.json']);
+    if (found !== content) {
+      throw new Error(
+        `the installed files in ${this.#home} were changed; install the bundle again`,
+      );
+    }
+    const packed = await writeArchive({
+      dir: this.#home,
       file,
       top: 'trellis',
       exclude: installedExtras,
     });
-    await writeFile(`${file}.sha256`, `${archive.sha256}\n`);
-    return { ...archive, version, arch };
+    return { ...packed, version, arch };
   }
 
   async #clear(keep: string | null): Promise<void> {
     for (const name of await readdir(this.#cacheDir)) {
       const isOurs = /^trellis-.*\.tar\.gz/.test(name);
-      const isKept = keep !== null && (name === keep || name === `${keep}.sha256`);
+      const isKept = keep !== null && (name === keep || name === sumFile(keep));
       if (isOurs && !isKept) await rm(path.join(this.#cacheDir, name), { force: true });
     }
   }
+}
+
+function sumFile(file: string): string {
+  return `${file}.sha256`;
 }
 
 /** What appears beside an installed bundle in use. */
