@@ -163,7 +163,8 @@ function info({ lifecycle }: ClusterDeps): Operation {
       return {
         isMember: true,
         ...host,
-        cluster: { id: node.clusterId, name: node.clusterName },
+        clusterId: node.clusterId,
+        clusterName: node.clusterName,
         env: node.env,
         host: { id: node.self.host, node: node.self.node, name: self?.name ?? null },
         roles: self?.roles ?? [],

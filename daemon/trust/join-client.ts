@@ -64,14 +64,17 @@ export interface Joined {
 
 /** Fails with INVITE_REFUSED, JOIN_REFUSED, JOIN_UNREACHABLE, INVALID. */
 export async function join(options: JoinOptions): Promise<Joined> {
+  const keys = systemCrypto.keyPair(options.hostKeySeed);
   return eachPeer(options, async (peer) => {
     options.progress?.(`asking ${peer} to admit this host`);
     const check = checkAnswerSchema.parse(
-      await post(options, peer, joinCheckPath, { code: options.code }),
+      await post(options, peer, joinCheckPath, {
+        code: options.code,
+        hostKey: hex(keys.publicKey),
+      }),
     );
     const clusterId = assertAuthority(check, options.caPem);
     const hostId = options.hostId ?? (check.hostId as HostId);
-    const keys = systemCrypto.keyPair(options.hostKeySeed);
     const consent = keys.sign(consentBytes({ clusterId, hostId, hostKey: keys.publicKey }));
     const answer = await post(options, peer, joinPath, {
       v: 1,

@@ -67,8 +67,8 @@ export class Admission {
   /** For the installer. Fails with INVITE_REFUSED, INVALID, RATE_LIMITED. */
   async check(body: unknown, address: string): Promise<CheckAnswer> {
     return this.#attempt(address, async (attempt) => {
-      const { code } = parse(checkRequestSchema, body);
-      const { invite, usesLeft } = this.#invite(code);
+      const { code, hostKey } = parse(checkRequestSchema, body);
+      const { invite, usesLeft } = this.#invite(code, hostKey);
       attempt({ outcome: 'checked', invite: invite.id });
       const authority = this.#authority();
       return {
@@ -127,7 +127,8 @@ export class Admission {
       return result;
     } catch (error) {
       const fault = asClusterError(error);
-      if (fault.code !== 'BUSY') this.#limits.failed(address);
+      // Whoever has a good code is no guesser, whatever else is wrong.
+      if (fault.code === 'INVITE_REFUSED' || fault.code === 'INVALID') this.#limits.failed(address);
       this.#options.onAttempt({ ...attempt, outcome: fault.code, reason: fault.message });
       throw fault;
     }
@@ -139,9 +140,12 @@ export class Admission {
     return authority;
   }
 
-  #invite(code: string): { invite: InviteRecord; usesLeft: number } {
+  /** `hostKey`: of a host that asks again; the use that admitted it is its own. */
+  #invite(code: string, hostKey = ''): { invite: InviteRecord; usesLeft: number } {
+    const { roster } = this.#options;
+    const own = roster.membersEver().find(({ node }) => node === hostKey)?.record.invite;
     const pendingUses = (id: string): number =>
-      [...this.#pending.values()].filter((invite) => invite === id).length;
+      [...this.#pending.values()].filter((invite) => invite === id).length - (id === own ? 1 : 0);
     const checked = checkCode(this.#options.roster, code, {
       nowWallMs: this.#options.clock.wallMs(),
       pendingUses,

@@ -16,7 +16,11 @@ export const joinBodyBytesMax = 64 << 10;
 export const joinAnswerBytesMax = 64 << 20;
 
 /** Is this code good? Uses nothing up. */
-export const checkRequestSchema = z.looseObject({ code: z.string().max(200) });
+export const checkRequestSchema = z.looseObject({
+  code: z.string().max(200),
+  /** Of a host that may have been admitted with this code already: its own use does not count against it. */
+  hostKey: hexKey.optional(),
+});
 
 export const checkAnswerSchema = z.looseObject({
   v: z.number().int().min(1),

@@ -195,8 +195,9 @@ const testOperations: readonly Operation[] = [
     isMutation: false,
     isStream: true,
     params: z.strictObject({ to: z.int().max(1_000_000) }),
-    run: async ({ io, progress, signal }, params) => {
-      progress('counting');
+    run: async (context, params) => {
+      const { io, signal } = context;
+      context.progress('counting');
       for (let i = 0; i < (params as { to: number }).to && !signal.aborted; i++)
         await io?.send({ i, pad: 'x'.repeat(1_000) });
       return { done: true };
