@@ -5,7 +5,15 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { ClusterError } from '../../daemon/errors.ts';
 import { gatewayAddress, prefixLength, type LanSwitch } from './lan-switch.ts';
@@ -250,7 +258,8 @@ export class LocalHost {
   writeFile(path: string, content: string | Uint8Array, mode = 0o644): void {
     const file = this.#fileInside(path);
     mkdirSync(dirname(file), { recursive: true });
-    writeFileSync(file, content, { mode });
+    writeFileSync(file, content);
+    chmodSync(file, mode);
   }
 
   exists(path: string): boolean {
