@@ -34,6 +34,7 @@ import { Redial } from './redial.ts';
 import { Rpc } from './rpc.ts';
 import type { CallHandler, StreamHandler } from './rpc.ts';
 import { acceptSession, HandshakeError, openSession } from './session.ts';
+import type { SessionOptions } from './session.ts';
 import { sever } from './sever.ts';
 
 const sweepIntervalMs = 15_000;
@@ -253,7 +254,6 @@ class Libp2pNetwork implements PeerNetwork {
       connectionEncrypters: [noise()],
       streamMuxers: [
         yamux({
-          // The connection monitor does the same for the whole connection.
           enableKeepAlive: false,
           maxInboundStreams: 4 * limits.streamsPerPeerMax,
           streamOptions: {
@@ -270,7 +270,8 @@ class Libp2pNetwork implements PeerNetwork {
         inboundUpgradeTimeout: limits.handshakeMsMax,
         maxParallelDials: 2 * limits.dialsParallelMax,
       },
-      connectionMonitor: { pingInterval: limits.monitorIntervalMs },
+      // Links watch their own sessions (`Link.tick`).
+      connectionMonitor: { enabled: false },
     });
   }
 
@@ -333,11 +334,7 @@ class Libp2pNetwork implements PeerNetwork {
     await this.#dialer.dial(
       node,
       async (connection, signal) => {
-        const options = {
-          hello: this.#hello,
-          frameBytesMax: this.#options.config.frameBytesMax,
-          signal,
-        };
+        const options = this.#sessionOptions(signal);
         this.#link(node).add(await openSession(connection, this.#protocol('ctl'), options));
       },
       isWanted,
@@ -346,17 +343,18 @@ class Libp2pNetwork implements PeerNetwork {
 
   async #accept(node: NodeId, stream: Stream, connection: Connection): Promise<void> {
     const signal = AbortSignal.timeout(this.#limits.handshakeMsMax);
-    const options = {
-      hello: this.#hello,
-      frameBytesMax: this.#options.config.frameBytesMax,
-      signal,
-    };
+    const options = this.#sessionOptions(signal);
     try {
       this.#link(node).add(await acceptSession(stream, connection, options));
     } catch (error) {
       this.#refused(node, error);
       sever(connection, 'no agreement on the control stream');
     }
+  }
+
+  /** One byte says the kind of a frame. */
+  #sessionOptions(signal: AbortSignal): SessionOptions {
+    return { hello: this.#hello, frameBytesMax: this.#options.config.frameBytesMax + 1, signal };
   }
 
   #refused(node: NodeId, error: unknown): void {
@@ -413,6 +411,7 @@ class Libp2pNetwork implements PeerNetwork {
       if (since === undefined) this.#idleSince.set(connection, nowMs);
       else if (nowMs - since > idleConnectionMs) sever(connection, 'idle');
     }
+    for (const link of this.#links.values()) link.tick();
     this.#closeStrangers();
   }
 

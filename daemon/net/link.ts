@@ -21,6 +21,13 @@ const retireMs = 500;
 const finishMs = 300;
 /** From the socket's buffer to the other host. */
 const flushMs = 30;
+/** First byte of everything after the hello. */
+const kindFrame = 0;
+const kindPing = 1;
+const kindPong = 2;
+/** A session on which nothing came for so long is asked, and then given up. */
+const quietMs = 25_000;
+const silentMs = 45_000;
 const batchBytesMax = 64 << 10;
 
 export interface LinkOptions {
@@ -77,8 +84,19 @@ export class Link {
       this.#options.counters.framesDroppedUnconnected++;
       return;
     }
-    this.#options.counters.framesDroppedFull += this.#outbox.add(frame);
-    this.#startPump();
+    this.#queue(kindFrame, frame);
+  }
+
+  /**
+   * Reaps a connection that was cut without a word. Costs nothing while frames come; the library's monitor would send
+   * ten packets per connection and interval from each side.
+   */
+  tick(): void {
+    const session = this.#session;
+    if (session === null) return;
+    const heardMs = performance.now() - Math.max(session.openedMs, this.lastFrameMs ?? 0);
+    if (heardMs > silentMs) sever(session.connection, 'silent');
+    else if (heardMs > quietMs) this.#queue(kindPing, new Uint8Array(0));
   }
 
   drop(reason: string): void {
@@ -107,12 +125,24 @@ export class Link {
     this.#options.onPeer(this.#options.node, true);
   }
 
-  #receive(frame: Uint8Array): void {
+  /** Copies: the caller may go on using its buffer. */
+  #queue(kind: number, frame: Uint8Array): void {
+    const message = new Uint8Array(1 + frame.length);
+    message[0] = kind;
+    message.set(frame, 1);
+    this.#options.counters.framesDroppedFull += this.#outbox.add(message);
+    this.#startPump();
+  }
+
+  /** Kinds that a newer version may send are ignored. */
+  #receive(message: Uint8Array): void {
     const { counters, node, onFrame } = this.#options;
-    counters.framesReceived++;
-    counters.bytesReceived += frame.length;
+    counters.bytesReceived += message.length;
     this.lastFrameMs = performance.now();
-    onFrame(node, frame);
+    if (message[0] === kindPing) this.#queue(kindPong, new Uint8Array(0));
+    if (message[0] !== kindFrame) return;
+    counters.framesReceived++;
+    onFrame(node, message.subarray(1));
   }
 
   #lost(session: Session): void {

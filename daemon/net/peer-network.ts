@@ -141,7 +141,6 @@ export interface NetworkLimits {
   readonly redialMsMax: number;
   /** A frame that the socket does not take for so long means the peer is gone. */
   readonly writeStallMs: number;
-  readonly monitorIntervalMs: number;
   /** Streams of calls, messages and blobs from one peer. */
   readonly streamsPerPeerMax: number;
   readonly blobHashesMax: number;
@@ -164,9 +163,8 @@ export const defaultLimits: NetworkLimits = Object.freeze({
   redialMsMin: 250,
   redialMsMax: 15_000,
   writeStallMs: 10_000,
-  monitorIntervalMs: 30_000,
   streamsPerPeerMax: 64,
   blobHashesMax: 1_000,
   blobChunkBytes: 128 << 10,
-  blobBytesPerSecondMax: 100 << 20,
+  blobBytesPerSecondMax: 64 << 20,
 });

