@@ -1,0 +1,285 @@
+/**
+ * The planning of one node: gathers what the pure parts need, remembers what they decided, and commits automatically
+ * what needs no person. Holds no rules of its own beyond when to look.
+ *
+ * Automatic planning ("autoApply: safe") follows changes of hosts (a new one with a role, a role given or taken, a
+ * drain) with the services as operators committed them; after two operators committed side by side it plans the merged
+ * document. It is the lowest live host of the environment that does it, after things have been quiet for a moment; two
+ * that both think so commit the same plan or one loses whole, which costs nothing.
+ */
+import { compareText } from '../../crdt/codec.ts';
+import type { ClusterId, HostId } from '../../crdt/ids.ts';
+import type {
+  EnvView,
+  HostView,
+  InstancesFact,
+  Placement,
+  Plan,
+  PlanHost,
+  PlanInputs,
+} from '../../crdt/model.ts';
+import type { DesiredView } from '../../plugins/api.ts';
+import type { Config } from '../config.ts';
+import type { CommittedPlan, EventEntry, FactEntry } from '../node-api.ts';
+import type { Crypto } from '../ports.ts';
+import { Failover, slotKey } from './failover.ts';
+import type { FailoverHost, SeenInstance } from './failover.ts';
+import { isEligible, plan } from './plan.ts';
+import { renderView } from './render.ts';
+import type { LiveInstance } from './render.ts';
+
+export interface PlanningOptions {
+  readonly clusterId: ClusterId;
+  readonly config: Config;
+  readonly crypto: Crypto;
+  readonly self: HostId;
+  env(): string;
+  envView(): EnvView;
+  hosts(): readonly HostView[];
+  committed(): CommittedPlan | null;
+  isMergePending(): boolean;
+  /** Topic 'docker' of all hosts. */
+  facts(): readonly FactEntry[];
+  hasLivePeer(): boolean;
+  hasGateway(): boolean;
+  commit(proposal: { readonly inputs: PlanInputs; readonly plan: Plan }): void;
+  emit(event: Omit<EventEntry, 'host' | 'seq' | 'atWallMs'>): void;
+}
+
+/** Things must have been as they are for this long before a plan is committed by itself. */
+const quietMs = 2_000;
+/** Instances that will not come by themselves do not stand in for a slot. */
+const goneStates = new Set(['failed', 'unknown']);
+
+export class Planning {
+  readonly #options: PlanningOptions;
+  readonly #failover: Failover;
+  #placements: readonly Placement[] = [];
+  #failoverDueMs = Number.POSITIVE_INFINITY;
+  #autoDueMs = Number.POSITIVE_INFINITY;
+  /** What the automatic planner last looked at, since when it has been so, and whether it has acted on it. */
+  #autoKey = '';
+  #autoSinceMs = 0;
+  #isAutoDone = false;
+
+  constructor(options: PlanningOptions) {
+    this.#options = options;
+    this.#failover = new Failover(options.config);
+  }
+
+  nextDeadlineMs(): number {
+    return Math.min(this.#failoverDueMs, this.#autoDueMs);
+  }
+
+  /** Decides again; true when what this host must run has changed. */
+  evaluate(nowMs: number): boolean {
+    const committed = this.#options.committed();
+    this.#planByItself(committed, nowMs);
+    if (committed === null) return false;
+    const services = new Map(
+      committed.inputs.services.map((service) => [service.id as string, service]),
+    );
+    const outcome = this.#failover.evaluate({
+      nowMs,
+      self: this.#options.self,
+      placements: committed.plan.placements,
+      services,
+      hosts: this.#failoverHosts(),
+      seen: this.#seen(),
+      isEligible,
+      hasLivePeer: this.#options.hasLivePeer(),
+      hasGateway: this.#options.hasGateway(),
+    });
+    this.#failoverDueMs = outcome.nextDeadlineMs;
+    for (const event of outcome.events) this.#options.emit(event);
+    const isSame = samePlacements(this.#placements, outcome.own);
+    this.#placements = outcome.own;
+    return !isSame;
+  }
+
+  /** What this host must run. */
+  own(): readonly Placement[] {
+    return this.#placements;
+  }
+
+  /** Everything from the document and the hosts as they are now, with the committed placements to stick to. */
+  inputs(): PlanInputs {
+    return {
+      ...this.desired(),
+      v: 1,
+      env: this.#options.env(),
+      hosts: this.#planHosts(),
+      previous: this.#options.committed()?.plan.placements ?? [],
+    };
+  }
+
+  desired(): Pick<PlanInputs, 'services' | 'roles' | 'numbers'> {
+    const view = this.#options.envView();
+    return {
+      roles: [...view.roles.values()].toSorted((a, b) => compareText(a.id, b.id)),
+      services: [...view.services.values()].toSorted((a, b) => compareText(a.id, b.id)),
+      numbers: [...view.numbers].toSorted(([a], [b]) => compareText(a, b)),
+    };
+  }
+
+  compute(inputs: PlanInputs): Plan {
+    return plan(inputs, (bytes) => this.#options.crypto.sha256(bytes));
+  }
+
+  /** Null while nothing was ever committed: then nothing on this host is ours to change. */
+  view(advertise: string): DesiredView | null {
+    const committed = this.#options.committed();
+    const { clusterId, self, crypto } = this.#options;
+    const host = this.#options.hosts().find((one) => one.id === self);
+    if (committed === null || host === undefined) return null;
+    return renderView({
+      clusterId,
+      env: this.#options.env(),
+      self: { id: self, name: host.name, meta: host.meta, advertise },
+      placements: this.#placements,
+      inputs: committed.inputs,
+      images: this.#options.envView().images,
+      live: this.#live(committed),
+      sha256: (bytes) => crypto.sha256(bytes),
+    });
+  }
+
+  // ---- Automatic planning -------------------------------------------------------------------------------------
+
+  #planByItself(committed: CommittedPlan | null, nowMs: number): void {
+    this.#autoDueMs = Number.POSITIVE_INFINITY;
+    if (committed === null || this.#options.envView().autoApply === 'off' || !this.#isMyTurn())
+      return;
+    const decided = this.#options.isMergePending() ? this.desired() : committed.inputs;
+    const { services, roles, numbers } = decided;
+    const inputs = { ...this.inputs(), services, roles, numbers };
+    // Liveness alone moves nothing here: that is failover's, which needs no plan.
+    const key = JSON.stringify([
+      committed.pointerHash,
+      this.#options.isMergePending(),
+      inputs.hosts,
+    ]);
+    if (key !== this.#autoKey) {
+      this.#autoKey = key;
+      this.#autoSinceMs = nowMs;
+      this.#isAutoDone = false;
+    }
+    if (this.#isAutoDone) return;
+    if (nowMs < this.#autoSinceMs + quietMs) {
+      this.#autoDueMs = this.#autoSinceMs + quietMs;
+      return;
+    }
+    this.#isAutoDone = true;
+    const proposal = { inputs, plan: this.compute(inputs) };
+    if (
+      !this.#options.isMergePending() &&
+      samePlacements(proposal.plan.placements, committed.plan.placements)
+    )
+      return;
+    this.#options.emit({
+      kind: 'plan.automatic',
+      severity: 'info',
+      text: 'committed a plan for changed hosts',
+    });
+    this.#options.commit(proposal);
+  }
+
+  #isMyTurn(): boolean {
+    const { self } = this.#options;
+    const live = this.#environmentHosts().filter(
+      (host) => host.id === self || host.liveness === 'alive',
+    );
+    return live.every((host) => compareText(self, host.id) <= 0);
+  }
+
+  // ---- Views of hosts and instances ---------------------------------------------------------------------------
+
+  #environmentHosts(): readonly HostView[] {
+    const env = this.#options.env();
+    return this.#options.hosts().filter((host) => host.env === env && host.liveness !== 'left');
+  }
+
+  #planHosts(): readonly PlanHost[] {
+    return this.#environmentHosts()
+      .map((host) => toPlanHost(host, this.#options.self))
+      .toSorted((a, b) => compareText(a.id, b.id));
+  }
+
+  #failoverHosts(): readonly FailoverHost[] {
+    const { self } = this.#options;
+    return this.#environmentHosts().map((host) => ({
+      ...toPlanHost(host, self),
+      liveness: host.id === self ? 'alive' : host.liveness,
+    }));
+  }
+
+  /** Instances that live hosts report. Facts of hosts that are not alive say nothing about now. */
+  #reported(): readonly { host: HostView; instance: InstancesFact['instances'][number] }[] {
+    const hosts = new Map(this.#environmentHosts().map((host) => [host.node as string, host]));
+    return this.#options.facts().flatMap((fact) => {
+      const host = hosts.get(fact.owner);
+      const isLive =
+        host !== undefined &&
+        (host.id === this.#options.self ||
+          host.liveness === 'alive' ||
+          host.liveness === 'suspect');
+      const value = fact.value as InstancesFact | null;
+      if (!isLive || !Array.isArray(value?.instances)) return [];
+      return value.instances.map((instance) => ({ host, instance }));
+    });
+  }
+
+  #seen(): ReadonlyMap<string, readonly SeenInstance[]> {
+    const out = new Map<string, SeenInstance[]>();
+    for (const { host, instance } of this.#reported()) {
+      if (goneStates.has(instance.state)) continue;
+      const key = slotKey(instance.serviceId, instance.slot);
+      const isHealthy =
+        instance.state === 'running' &&
+        (instance.health === 'none' || instance.health === 'healthy');
+      out.set(key, [...(out.get(key) ?? []), { host: host.id, isHealthy }]);
+    }
+    return out;
+  }
+
+  #live(committed: CommittedPlan): readonly LiveInstance[] {
+    const planned = new Map(
+      committed.plan.placements.map((placement) => [
+        slotKey(placement.service, placement.slot),
+        placement.host,
+      ]),
+    );
+    return this.#reported().flatMap(({ host, instance }) => {
+      if (instance.state !== 'running' || host.address === null) return [];
+      const isPlanned = planned.get(slotKey(instance.serviceId, instance.slot)) === host.id;
+      const isHealthy = instance.health === 'none' || instance.health === 'healthy';
+      const { service, slot, address } = instance;
+      return [
+        { service, slot, host: host.id, hostAddress: host.address, address, isHealthy, isPlanned },
+      ];
+    });
+  }
+}
+
+function toPlanHost(host: HostView, self: HostId): PlanHost {
+  return {
+    id: host.id,
+    name: host.name,
+    roles: host.roles,
+    meta: host.meta,
+    isAlive: host.id === self || host.liveness === 'alive' || host.liveness === 'suspect',
+    isDrained: host.isDrained,
+    cpu: host.capacity?.cpu ?? 0,
+    memoryBytes: host.capacity?.memoryBytes ?? 0,
+  };
+}
+
+function samePlacements(a: readonly Placement[], b: readonly Placement[]): boolean {
+  const key = (placement: Placement): string =>
+    `${placement.service}/${placement.slot}@${placement.host}`;
+  return (
+    a.length === b.length &&
+    JSON.stringify(a.map(key).toSorted(compareText)) ===
+      JSON.stringify(b.map(key).toSorted(compareText))
+  );
+}

@@ -1,0 +1,224 @@
+/**
+ * From placements to what the plugins of one host get: rendered instances in start order, and for every service of the
+ * environment the number under which it is found and where it runs now. Pure.
+ *
+ * Services come from the committed plan's inputs, not from the document: what nobody committed is not run.
+ */
+import { compareText, encode } from '../../crdt/codec.ts';
+import { hex } from '../../crdt/ids.ts';
+import type { ClusterId, HostId } from '../../crdt/ids.ts';
+import type { ImageEntry, Placement, PlanInputs, Service } from '../../crdt/model.ts';
+import { renderTemplate } from '../../crdt/templates.ts';
+import type { TemplateRef } from '../../crdt/templates.ts';
+import { virtualAddressOf } from '../../crdt/virtual-address.ts';
+import type { DesiredInstance, DesiredView, RoutePort, ServiceRoute } from '../../plugins/api.ts';
+
+/** One instance that is reachable now. */
+export interface LiveInstance {
+  readonly service: string;
+  readonly slot: string;
+  readonly host: HostId;
+  /** Advertised address of its host. */
+  readonly hostAddress: string;
+  /** The container's own address on its host. */
+  readonly address: string | null;
+  readonly isHealthy: boolean;
+  /** Its host is the one that the plan names. */
+  readonly isPlanned: boolean;
+}
+
+export interface RenderInput {
+  readonly clusterId: ClusterId;
+  readonly env: string;
+  readonly self: {
+    readonly id: HostId;
+    readonly name: string;
+    readonly meta: Readonly<Record<string, string>>;
+    readonly advertise: string;
+  };
+  /** What runs here: own and taken slots. */
+  readonly placements: readonly Placement[];
+  readonly inputs: PlanInputs;
+  readonly images: ReadonlyMap<string, ImageEntry>;
+  readonly live: readonly LiveInstance[];
+  sha256(bytes: Uint8Array): Uint8Array;
+}
+
+export function renderView(input: RenderInput): DesiredView {
+  const services = new Map(input.inputs.services.map((service) => [service.id as string, service]));
+  const numbers = new Map(input.inputs.numbers);
+  const instances = input.placements.flatMap((placement) => {
+    const service = services.get(placement.service);
+    return service === undefined ? [] : [renderInstance(service, placement, numbers, input)];
+  });
+  return {
+    clusterId: input.clusterId,
+    cluster8: input.clusterId.slice(0, 8),
+    hostId: input.self.id,
+    hostName: input.self.name,
+    env: input.env,
+    advertise: input.self.advertise,
+    virtualAddress: virtualAddressOf(input.clusterId),
+    instances: inStartOrder(instances),
+    keep: [],
+    routes: renderRoutes(input, numbers),
+  };
+}
+
+export function serviceHost(service: string, env: string): string {
+  return `${service}.${env}.internal`;
+}
+
+function renderInstance(
+  service: Service,
+  placement: Placement,
+  numbers: ReadonlyMap<string, number>,
+  input: RenderInput,
+): DesiredInstance {
+  const instance = `${service.name}-${placement.slot}`;
+  const image = input.images.get(service.image);
+  const resolve = (ref: TemplateRef): string => resolveRef(ref, service, numbers, input);
+  const shape = {
+    service: service.name,
+    serviceId: service.id,
+    slot: placement.slot,
+    instance,
+    containerName: `trellis-${input.clusterId.slice(0, 8)}-${instance}`,
+    image: service.image,
+    clusterImage: image === undefined ? null : { manifest: image.manifest, imageId: image.imageId },
+    command: service.command.map((argument) => renderTemplate(argument, resolve)),
+    env: Object.fromEntries(
+      Object.entries(service.env)
+        .toSorted(([a], [b]) => compareText(a, b))
+        .map(([name, value]) => [name, renderTemplate(value, resolve)]),
+    ),
+    ports: service.ports.toSorted((a, b) => compareText(a.name, b.name)),
+    resources: service.resources,
+    ...(service.health === undefined ? {} : { health: service.health }),
+    dependsOn: service.dependsOn,
+    stopGraceMs: service.stopGraceMs,
+    restart: 'unless-stopped' as const,
+  };
+  // What a running container cannot change; the rest (enabled or not, order) is applied without recreating it.
+  const { dependsOn: _order, stopGraceMs: _grace, ...shaping } = shape;
+  const spec = hex(
+    input.sha256(
+      encode({
+        ...shaping,
+        restarts: service.restarts,
+        advertise: fixedPortAddress(service, input),
+      }),
+    ),
+  ).slice(0, 16);
+  return { ...shape, isEnabled: service.isEnabled, spec };
+}
+
+/** Only a container with ports published on the advertised address has to follow when that address changes. */
+function fixedPortAddress(service: Service, input: RenderInput): string {
+  return service.ports.some((port) => port.host !== undefined && port.expose === 'members')
+    ? input.self.advertise
+    : '';
+}
+
+function resolveRef(
+  ref: TemplateRef,
+  service: Service,
+  numbers: ReadonlyMap<string, number>,
+  input: RenderInput,
+): string {
+  switch (ref.kind) {
+    case 'service-host':
+      return serviceHost(ref.service, input.env);
+    case 'service-port':
+      return String(numbers.get(`${ref.service}/${ref.port}`) ?? '');
+    case 'service-address':
+      return addressOf(ref.service, service, input);
+    case 'host-name':
+      return input.self.name;
+    case 'host-meta':
+      return input.self.meta[ref.key] ?? '';
+    case 'unsupported':
+      return '';
+  }
+}
+
+/** Host address of the first healthy instance; the service's name unless the dependency asks to be restarted by a change. */
+function addressOf(target: string, consumer: Service, input: RenderInput): string {
+  const isFollowing = consumer.dependsOn.some(
+    (dependency) => dependency.service === target && dependency.onChange === 'restart',
+  );
+  if (!isFollowing) return serviceHost(target, input.env);
+  const live = input.live.filter((instance) => instance.service === target && instance.isHealthy);
+  return (
+    live.toSorted((a, b) => compareText(a.slot, b.slot))[0]?.hostAddress ??
+    serviceHost(target, input.env)
+  );
+}
+
+/** Dependencies before those who need them; a circle is broken at its alphabetically first member. */
+function inStartOrder(instances: readonly DesiredInstance[]): readonly DesiredInstance[] {
+  const byService = new Map<string, DesiredInstance[]>();
+  for (const instance of instances.toSorted((a, b) => compareText(a.instance, b.instance))) {
+    byService.set(instance.service, [...(byService.get(instance.service) ?? []), instance]);
+  }
+  const out: DesiredInstance[] = [];
+  const done = new Set<string>();
+  const visit = (service: string): void => {
+    if (done.has(service)) return;
+    done.add(service);
+    const own = byService.get(service) ?? [];
+    for (const dependency of own[0]?.dependsOn ?? []) visit(dependency.service);
+    out.push(...own);
+  };
+  for (const service of byService.keys()) visit(service);
+  return out;
+}
+
+/** Traffic goes to healthy instances; to all running ones when none is healthy; to successors only when no planned one is there. */
+function renderRoutes(
+  input: RenderInput,
+  numbers: ReadonlyMap<string, number>,
+): readonly ServiceRoute[] {
+  const byService = new Map<string, LiveInstance[]>();
+  for (const instance of input.live)
+    byService.set(instance.service, [...(byService.get(instance.service) ?? []), instance]);
+  return input.inputs.services
+    .filter((service) => service.ports.length > 0)
+    .toSorted((a, b) => compareText(a.name, b.name))
+    .map((service) => {
+      const targets = targetsOf(byService.get(service.name) ?? []);
+      const ports = service.ports.flatMap((port): RoutePort[] => {
+        const number = numbers.get(`${service.name}/${port.name}`);
+        if (number === undefined) return [];
+        const isLocal = (target: LiveInstance): boolean => target.host === input.self.id;
+        const local = targets
+          .filter(isLocal)
+          .flatMap((target) => (target.address === null ? [] : [target.address]));
+        const remote = targets
+          .filter((target) => !isLocal(target))
+          .map((target) => target.hostAddress);
+        return [
+          {
+            name: port.name,
+            protocol: port.protocol,
+            number,
+            container: port.container,
+            local: [...new Set(local)].toSorted(compareText),
+            remote: [...new Set(remote)].toSorted(compareText),
+          },
+        ];
+      });
+      return {
+        service: service.name,
+        name: serviceHost(service.name, input.env),
+        ports: ports.toSorted((a, b) => compareText(a.name, b.name)),
+      };
+    });
+}
+
+function targetsOf(live: readonly LiveInstance[]): readonly LiveInstance[] {
+  const healthy = live.filter((instance) => instance.isHealthy);
+  const usable = healthy.length > 0 ? healthy : live;
+  const planned = usable.filter((instance) => instance.isPlanned);
+  return planned.length > 0 ? planned : usable;
+}
