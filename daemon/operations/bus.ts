@@ -36,6 +36,7 @@ export interface CallControl {
 export interface BusHost {
   node(): NodeApi | null;
   runtime(): ContainerRuntime | null;
+  /** May throw NOT_INITIALISED. */
   blobs(): Blobs;
   remote(): RemoteCaller | null;
 }
@@ -132,8 +133,10 @@ export class Bus {
     this.#running++;
     try {
       signal.throwIfAborted();
-      const run = operation.run(this.#context(caller, control, signal), params);
-      return await Promise.race([run, rejectOnAbort(signal)]);
+      // Listens before the operation does: the reason of an abort is what the caller hears, not what it broke.
+      const aborted = rejectOnAbort(signal);
+      const run = (async () => operation.run(this.#context(caller, control, signal), params))();
+      return await Promise.race([aborted, run]);
     } finally {
       this.#running--;
       timer?.cancel();
@@ -170,7 +173,10 @@ export class Bus {
       progress,
       io,
       runtime: host.runtime(),
-      blobs: host.blobs(),
+      get blobs() {
+        // Asked for only where it is used: before `init` there are none.
+        return host.blobs();
+      },
       remote: async (target, call, remoteIo) => {
         const ownControl: CallControl = {
           signal,
