@@ -145,7 +145,7 @@ export interface NodeApi {
     proposal: { readonly inputs: PlanInputs; readonly plan: Plan },
     done: (result: { readonly pointerHash: Hash } | ClusterError) => void,
   ): void;
-  /** What must run where now: committed plan with failover applied. */
+  /** Where everything should run now: the committed plan with failover applied, as seen from here. */
   effectivePlacements(): readonly Placement[];
 
   events(): readonly EventEntry[];

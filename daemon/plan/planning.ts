@@ -102,6 +102,20 @@ export class Planning {
     return this.#placements;
   }
 
+  /** The committed plan with failover as it is seen from here: slots of dead hosts are where they run now. */
+  effective(): readonly Placement[] {
+    const hosts = new Map(this.#environmentHosts().map((host) => [host.id as string, host]));
+    const seen = this.#seen();
+    const isLive = (host: HostId): boolean =>
+      host === this.#options.self ||
+      ['alive', 'suspect'].includes(hosts.get(host)?.liveness ?? 'dead');
+    return (this.#options.committed()?.plan.placements ?? []).map((placement) => {
+      if (isLive(placement.host)) return placement;
+      const elsewhere = seen.get(slotKey(placement.service, placement.slot))?.[0];
+      return elsewhere === undefined ? placement : { ...placement, host: elsewhere.host };
+    });
+  }
+
   /** Everything from the document and the hosts as they are now, with the committed placements to stick to. */
   inputs(): PlanInputs {
     return {

@@ -106,18 +106,10 @@ function renderInstance(
       encode({
         ...shaping,
         restarts: service.restarts,
-        advertise: fixedPortAddress(service, input),
       }),
     ),
   ).slice(0, 16);
   return { ...shape, isEnabled: service.isEnabled, spec };
-}
-
-/** Only a container with ports published on the advertised address has to follow when that address changes. */
-function fixedPortAddress(service: Service, input: RenderInput): string {
-  return service.ports.some((port) => port.host !== undefined && port.expose === 'members')
-    ? input.self.advertise
-    : '';
 }
 
 function resolveRef(
