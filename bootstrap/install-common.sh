@@ -345,7 +345,7 @@ start_detached() {
   setsid "$link" daemon $daemon_flags >>"$log" 2>&1 </dev/null &
   printf '%s\n' "$!" >"$run/daemon.pid"
   say "no service manager here: the daemon was started detached (log: $log)"
-  say "at boot run, before the container engine: sh $state/names/restore.sh; and after it: $link daemon $daemon_flags"
+  say "at boot run, before the container engine: sh $state/plugins/names/restore.sh; and after it: $link daemon $daemon_flags"
 }
 
 undo_service() {
@@ -415,12 +415,12 @@ Description=Trellis service addresses, as they were before the boot
 # Whoever sets up or flushes the packet filter goes first; containers come after.
 After=local-fs.target network-pre.target nftables.service netfilter-persistent.service firewalld.service ufw.service
 Before=docker.service trellis.service
-ConditionPathExists=/var/lib/trellis/names/restore.sh
+ConditionPathExists=/var/lib/trellis/plugins/names/restore.sh
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh /var/lib/trellis/names/restore.sh
+ExecStart=/bin/sh /var/lib/trellis/plugins/names/restore.sh
 
 [Install]
 WantedBy=multi-user.target
@@ -445,7 +445,7 @@ depend() {
 
 start_pre() {
   [ ! -r /etc/trellis/daemon.env ] || . /etc/trellis/daemon.env
-  [ ! -r /var/lib/trellis/names/restore.sh ] || sh /var/lib/trellis/names/restore.sh
+  [ ! -r /var/lib/trellis/plugins/names/restore.sh ] || sh /var/lib/trellis/plugins/names/restore.sh
 }
 UNIT
   chmod 755 /etc/init.d/trellis
