@@ -37,9 +37,6 @@ import { acceptSession, HandshakeError, openSession } from './session.ts';
 import type { SessionOptions } from './session.ts';
 import { sever } from './sever.ts';
 
-const sweepIntervalMs = 15_000;
-/** Connections without a session and without a stream. */
-const idleConnectionMs = 60_000;
 const bulkOpenTimeoutMs = 5_000;
 /** Larger than a stream's receive window, so that a paused reader never loses its stream. */
 const windowBytesMax = 4 << 20;
@@ -128,7 +125,7 @@ class Libp2pNetwork implements PeerNetwork {
       );
     }
     this.#gate.open();
-    this.#sweepTimer = setInterval(() => this.#sweep(), sweepIntervalMs);
+    this.#sweepTimer = setInterval(() => this.#sweep(), this.#limits.sweepMs);
     this.#sweepTimer.unref();
     this.rosterChanged();
   }
@@ -409,7 +406,7 @@ class Libp2pNetwork implements PeerNetwork {
       }
       const since = this.#idleSince.get(connection);
       if (since === undefined) this.#idleSince.set(connection, nowMs);
-      else if (nowMs - since > idleConnectionMs) sever(connection, 'idle');
+      else if (nowMs - since > this.#limits.idleConnectionMs) sever(connection, 'idle');
     }
     for (const link of this.#links.values()) link.tick();
     this.#closeStrangers();

@@ -25,9 +25,6 @@ const flushMs = 30;
 const kindFrame = 0;
 const kindPing = 1;
 const kindPong = 2;
-/** A session on which nothing came for so long is asked, and then given up. */
-const quietMs = 25_000;
-const silentMs = 45_000;
 const batchBytesMax = 64 << 10;
 
 export interface LinkOptions {
@@ -95,8 +92,8 @@ export class Link {
     const session = this.#session;
     if (session === null) return;
     const heardMs = performance.now() - Math.max(session.openedMs, this.lastFrameMs ?? 0);
-    if (heardMs > silentMs) sever(session.connection, 'silent');
-    else if (heardMs > quietMs) this.#queue(kindPing, new Uint8Array(0));
+    if (heardMs > this.#options.limits.silentMs) sever(session.connection, 'silent');
+    else if (heardMs > this.#options.limits.quietMs) this.#queue(kindPing, new Uint8Array(0));
   }
 
   drop(reason: string): void {

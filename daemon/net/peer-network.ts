@@ -141,6 +141,12 @@ export interface NetworkLimits {
   readonly redialMsMax: number;
   /** A frame that the socket does not take for so long means the peer is gone. */
   readonly writeStallMs: number;
+  /** A session on which nothing came for `quietMs` is asked, and given up at `silentMs`. Looked at every `sweepMs`. */
+  readonly quietMs: number;
+  readonly silentMs: number;
+  readonly sweepMs: number;
+  /** Connections without a session and without a stream are closed after this. */
+  readonly idleConnectionMs: number;
   /** Streams of calls, messages and blobs from one peer. */
   readonly streamsPerPeerMax: number;
   readonly blobHashesMax: number;
@@ -163,6 +169,10 @@ export const defaultLimits: NetworkLimits = Object.freeze({
   redialMsMin: 250,
   redialMsMax: 15_000,
   writeStallMs: 10_000,
+  quietMs: 25_000,
+  silentMs: 45_000,
+  sweepMs: 10_000,
+  idleConnectionMs: 60_000,
   streamsPerPeerMax: 64,
   blobHashesMax: 1_000,
   blobChunkBytes: 128 << 10,
