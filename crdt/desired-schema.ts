@@ -356,6 +356,7 @@ function readCheck(
 ): NonNullable<ServiceSpec['health']> | undefined {
   if (kind === 'exec') {
     const command = texts(node, path, errors, { hasTemplates: false });
+    if (command?.length === 0) return wrong(node, path, errors, 'must name a command');
     return command === undefined ? undefined : { kind, command };
   }
   const fields = fieldsOf(node, path, errors, {

@@ -1,0 +1,160 @@
+/** Random desired files, and a document made of plain maps. */
+import fc from 'fast-check';
+import type { DesiredFile } from '../../../crdt/desired-file.ts';
+import type { ObjectId } from '../../../crdt/ids.ts';
+import type { LeafOwner, LeafSource } from '../../../crdt/leaf-source.ts';
+import type { LeafPut, LeafValue } from '../../../crdt/leaves.ts';
+import type { RoleSpec, ServiceSpec } from '../../../crdt/service-leaves.ts';
+
+/** Last write wins, like one replica of the document. */
+export class MemoryDocument implements LeafSource {
+  readonly maps = new Map<LeafOwner, Map<string, LeafValue>>();
+
+  put(puts: readonly LeafPut[]): LeafOwner[] {
+    for (const { object, pointer, value } of puts) {
+      const map = this.maps.get(object) ?? new Map<string, LeafValue>();
+      this.maps.set(object, map);
+      if (value === null) map.delete(pointer);
+      else map.set(pointer, value);
+    }
+    return [...new Set(puts.map((put) => put.object))];
+  }
+
+  copy(): MemoryDocument {
+    const copy = new MemoryDocument();
+    for (const [owner, map] of this.maps) copy.maps.set(owner, new Map(map));
+    return copy;
+  }
+
+  leaf(object: LeafOwner, pointer: string): LeafValue {
+    return this.maps.get(object)?.get(pointer) ?? null;
+  }
+
+  leaves(object: LeafOwner): ReadonlyMap<string, LeafValue> {
+    return this.maps.get(object) ?? new Map();
+  }
+
+  objectIds(): ObjectId[] {
+    return [...this.maps.keys()].filter(
+      (owner): owner is ObjectId => owner !== 'names' && owner !== 'settings',
+    );
+  }
+}
+
+export function idMaker(): () => ObjectId {
+  let next = 1;
+  return () => (next++).toString(16).padStart(16, '0') as ObjectId;
+}
+
+const serviceNames = ['api', 'db', 'job', 'site', 'web'] as const;
+const portNames = ['admin', 'http', 'sql'] as const;
+const awkward = fc.constantFrom(
+  '',
+  'x',
+  'a/b',
+  '~',
+  '0',
+  ' { "a": 1 }',
+  'é\n',
+  'yes',
+  '08',
+  '{{.Names}}',
+  '{{host.name}}',
+);
+
+const range = (max: number) =>
+  fc
+    .tuple(fc.nat({ max }), fc.nat({ max }))
+    .chain(([a, b]) =>
+      fc.constantFrom<{ min?: number; max?: number }>(
+        { min: Math.min(a, b), max: Math.max(a, b) },
+        { min: a },
+        { max: b },
+        {},
+      ),
+    );
+
+const port = (name: string) =>
+  fc.record(
+    {
+      name: fc.constant(name),
+      container: fc.integer({ min: 1, max: 65_535 }),
+      host: fc.integer({ min: 1, max: 19_999 }),
+      protocol: fc.constantFrom('tcp' as const, 'udp' as const),
+      expose: fc.constantFrom('members' as const),
+    },
+    { requiredKeys: ['name', 'container'] },
+  );
+
+const ms = fc.integer({ min: 100, max: 3_600_000 });
+
+export function serviceSpec(name: string): fc.Arbitrary<ServiceSpec> {
+  const ports = fc
+    .tuple(...portNames.map((portName) => fc.option(port(portName), { nil: undefined })))
+    .map((all) => {
+      const seen = new Set<number>();
+      return all
+        .filter((one) => one !== undefined)
+        .filter((one) => one.host === undefined || (!seen.has(one.host) && seen.add(one.host)));
+    });
+  return fc.record(
+    {
+      name: fc.constant(name),
+      role: fc.constantFrom('web', 'database'),
+      image: fc.constantFrom('demo/site:7.1', 'demo/db@sha256:0a', 'x'),
+      command: fc.array(awkward, { maxLength: 3 }),
+      count: fc.record({ perHost: range(4), perRole: range(9) }, { requiredKeys: [] }),
+      ports,
+      env: fc.dictionary(fc.constantFrom('A', 'DB_URL', 'a.b-c', '__proto__'), awkward, {
+        noNullPrototype: true,
+      }),
+      resources: fc.record(
+        {
+          cpu: fc.integer({ min: 1, max: 8_000 }).map((m) => m / 1_000),
+          memoryBytes: fc.integer({ min: 6 << 20, max: 2 ** 40 }),
+        },
+        { requiredKeys: [] },
+      ),
+      health: fc.record(
+        {
+          kind: fc.constant('exec' as const),
+          command: fc.array(awkward, { minLength: 1, maxLength: 2 }),
+          intervalMs: ms,
+          timeoutMs: ms,
+          retries: fc.integer({ min: 1, max: 9 }),
+          startPeriodMs: ms,
+        },
+        { requiredKeys: ['kind', 'command'] },
+      ),
+      relocatable: fc.constantFrom('yes' as const, 'no' as const, 'careful' as const),
+      placement: fc.record(
+        {
+          policy: fc.constantFrom('spread' as const, 'pack' as const),
+          where: fc.dictionary(fc.constantFrom('dc', 'a/b', '~1'), awkward, {
+            noNullPrototype: true,
+          }),
+        },
+        { requiredKeys: [] },
+      ),
+      onIsolation: fc.constantFrom('keep' as const, 'stop' as const),
+      stopGraceMs: fc.nat({ max: 3_600_000 }),
+    },
+    { requiredKeys: ['name', 'role', 'image'] },
+  ) as fc.Arbitrary<ServiceSpec>;
+}
+
+const role = (name: string): fc.Arbitrary<RoleSpec> =>
+  fc.record(
+    { name: fc.constant(name), minHosts: fc.nat({ max: 9 }), isDedicated: fc.boolean() },
+    { requiredKeys: ['name'] },
+  );
+
+export const desiredFile: fc.Arbitrary<DesiredFile> = fc.record({
+  fileName: fc.constant('site.yaml'),
+  roles: fc
+    .tuple(...['database', 'web'].map((name) => fc.option(role(name), { nil: undefined })))
+    .map((all) => all.filter((one) => one !== undefined)),
+  services: fc
+    .tuple(...serviceNames.map((name) => fc.option(serviceSpec(name), { nil: undefined })))
+    .map((all) => all.filter((one) => one !== undefined)),
+});
