@@ -1,7 +1,7 @@
 /**
  * Makes this host's containers the desired ones: see `diff.ts` for what is to be done, here is how.
  */
-import type { ContainerInfo } from 'dockerode';
+import type { ContainerCreateOptions, ContainerInfo } from 'dockerode';
 import { PluginError } from '../api.ts';
 import type {
   DesiredInstance,
@@ -11,7 +11,7 @@ import type {
   ReconcileOutcome,
 } from '../api.ts';
 import type { DockerConfig } from './config.ts';
-import { type Action, type Foreign, type Observed, type Wanted, diff } from './diff.ts';
+import { type Action, type Foreign, type Observed, diff } from './diff.ts';
 import { type Engine, pause } from './engine.ts';
 import { isMissing, reasonOf, statusOf, unreachable } from './errors.ts';
 import { Limiter } from './files.ts';
@@ -85,11 +85,12 @@ export class Containers {
     this.#forgetSituations(view);
     try {
       await this.#prepare(view, batch, signal);
+      const busy = this.#tasks.busy();
       const containers = await this.#list();
       const instances = [...view.instances.map(({ instance }) => instance), ...view.keep];
       await this.#network.allocate(instances, claimsOf(containers, this.#context.self));
       await this.#writeHosts(view);
-      const work = this.#begin(view, containers, batch);
+      const work = this.#begin({ view, containers, busy, batch });
       await Promise.race([work, pause(this.#config.reconcileWaitMs, signal)]);
     } catch (error) {
       batch.failures.push(this.#toFailure('engine', error));
@@ -147,18 +148,24 @@ export class Containers {
   }
 
   /** Starts a piece of work per difference; resolves when all have ended. */
-  async #begin(view: DesiredView, containers: readonly Observed[], batch: Batch): Promise<void> {
+  async #begin(input: {
+    view: DesiredView;
+    containers: readonly Observed[];
+    busy: ReadonlySet<string>;
+    batch: Batch;
+  }): Promise<void> {
+    const { view, containers, busy, batch } = input;
     const wanted = view.instances.map((instance) => ({
       instance,
       bind: this.#bindOf(instance, view),
     }));
-    const { actions, foreign } = diff({
+    const { actions, foreign: obstacles } = diff({
       self: this.#context.self,
       wanted,
       keep: new Set(view.keep),
       containers,
     });
-    for (const obstacle of foreign) this.#reportForeign(obstacle, batch);
+    for (const obstacle of obstacles) this.#reportForeign(obstacle, batch);
     const freeing: Promise<void>[] = [];
     const byService = new Map<string, Promise<void>[]>();
     const all: Promise<void>[] = [];
@@ -167,16 +174,15 @@ export class Containers {
       const before = isFreeing
         ? []
         : this.#mustEndBefore(action.wanted.instance, { view, freeing, byService });
+      const name =
+        action.kind === 'remove' ? nameOf(action.container) : action.wanted.instance.containerName;
+      // What was being worked on when the list was taken may have ended since: deciding on the old picture would be
+      // wrong. The end of that work has asked for another reconcile.
+      if (busy.has(name) && !this.#tasks.isBusy(name)) continue;
       const work = this.#tasks.start(
         {
-          container:
-            action.kind === 'remove'
-              ? (action.container.names[0] ?? action.container.id)
-              : action.wanted.instance.containerName,
-          item:
-            action.kind === 'remove'
-              ? (action.container.names[0] ?? action.container.id)
-              : action.wanted.instance.instance,
+          container: name,
+          item: action.kind === 'remove' ? name : action.wanted.instance.instance,
           run: async () => {
             await Promise.all(before);
             return await this.#apply(action, view);
@@ -213,9 +219,8 @@ export class Containers {
 
   async #apply(action: Action, view: DesiredView): Promise<string> {
     if (action.kind === 'remove') {
-      const name = action.container.names[0] ?? action.container.id;
       await this.#remove(action.container);
-      return `removed ${name} (${action.reason})`;
+      return `removed ${nameOf(action.container)} (${action.reason})`;
     }
     const { instance } = action.wanted;
     const name = instance.containerName;
@@ -256,12 +261,31 @@ export class Containers {
       imageId,
     });
     await this.#starts.run(async () => {
-      const { id } = await this.#engine.call(`create ${instance.containerName}`, (signal) =>
-        this.#engine.docker.createContainer({ ...options, abortSignal: signal }),
-      );
+      const id = await this.#createOrFind(instance, options);
       if (instance.isEnabled) await this.#start(instance, id);
     });
     this.#settle(instance.instance, null);
+  }
+
+  /** A create that we gave up waiting for may have happened: then the name is taken by just what we want. */
+  async #createOrFind(instance: DesiredInstance, options: ContainerCreateOptions): Promise<string> {
+    const { docker } = this.#engine;
+    const name = instance.containerName;
+    try {
+      const made = await this.#engine.call(`create ${name}`, (signal) =>
+        docker.createContainer({ ...options, abortSignal: signal }),
+      );
+      return made.id;
+    } catch (error) {
+      if (statusIn(error) !== 409) throw error;
+      const found = await this.#engine.call(`inspect ${name}`, (signal) =>
+        docker.getContainer(name).inspect({ abortSignal: signal }),
+      );
+      const { Labels } = found.Config;
+      if (!isOurs(Labels, this.#context.self)) throw foreign(name, found.Id);
+      if (Labels[label.spec] !== instance.spec) throw error;
+      return found.Id;
+    }
   }
 
   async #start(instance: DesiredInstance, id: string): Promise<void> {
@@ -294,9 +318,7 @@ export class Containers {
       container.Ports.some(({ PublicPort }) => PublicPort === port),
     );
     const owner =
-      holder === undefined
-        ? 'another process'
-        : `container ${toObserved(holder).names[0] ?? holder.Id}`;
+      holder === undefined ? 'another process' : `container ${nameOf(toObserved(holder))}`;
     const details = { port, host: this.#context.self.hostId, owner };
     return new PluginError('PORT_TAKEN', details, `port ${port} is in use by ${owner}`, error);
   }
@@ -307,7 +329,7 @@ export class Containers {
     if (container.state !== 'exited' && container.state !== 'created')
       await this.#stops.run(() => this.#stop(id, signal));
     try {
-      await this.#engine.call(`remove ${container.names[0] ?? id}`, (callSignal) =>
+      await this.#engine.call(`remove ${nameOf(container)}`, (callSignal) =>
         this.#engine.docker
           .getContainer(id)
           .remove({ force: true, v: true, abortSignal: callSignal }),
@@ -353,12 +375,7 @@ export class Containers {
   }
 
   #reportForeign({ wanted, container, isOfCluster }: Foreign, batch: Batch): void {
-    const name = wanted.instance.containerName;
-    const error = new PluginError(
-      'CONTAINER_FOREIGN',
-      { container: name, id: container.id },
-      `container ${name} exists and is not ours`,
-    );
+    const error = foreign(wanted.instance.containerName, container.id);
     batch.failures.push({
       ...this.#toFailure(wanted.instance.instance, error),
       isTransient: isOfCluster,
@@ -395,6 +412,14 @@ export class Containers {
   }
 }
 
+function foreign(container: string, id: string): PluginError {
+  return new PluginError(
+    'CONTAINER_FOREIGN',
+    { container, id },
+    `container ${container} exists and is not ours`,
+  );
+}
+
 /** The same input fails again until somebody changes something on this host. */
 const lasting: ReadonlySet<string> = new Set(['CONTAINER_FOREIGN', 'PORT_TAKEN']);
 
@@ -407,6 +432,10 @@ function claimsOf(containers: readonly Observed[], self: Self): Map<string, stri
       claims.set(labels[label.instance] ?? '', address);
   }
   return claims;
+}
+
+function nameOf({ names, id }: Observed): string {
+  return names[0] ?? id;
 }
 
 export function toObserved(info: ContainerInfo): Observed {

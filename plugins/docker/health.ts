@@ -78,12 +78,9 @@ export class Prober {
     return this.#probes.get(instance)?.status ?? null;
   }
 
-  /** False while some target that runs for longer than its start period has not been asked yet. */
+  /** False while some target has not been asked yet. */
   isSettled(): boolean {
-    for (const { target, hasAnswered } of this.#probes.values()) {
-      if (!hasAnswered && this.#wallMs() - target.startedMs > target.check.startPeriodMs)
-        return false;
-    }
+    for (const { hasAnswered } of this.#probes.values()) if (!hasAnswered) return false;
     return true;
   }
 

@@ -60,6 +60,7 @@ export class Observer {
   #looking: Promise<void> | null = null;
   #lookAgain = false;
   #firstChangeMs: number | null = null;
+  #hasLooked = false;
   #isStopped = false;
   /** Called after each full look with the engine there. */
   readonly #onLook: () => Promise<void>;
@@ -180,6 +181,7 @@ export class Observer {
         if (this.#seen.get(Id)?.listed !== listed) await this.#inspect(Id, listed);
       }),
     );
+    this.#hasLooked = true;
     this.#watchHealth();
     this.changed();
     await this.#onLook();
@@ -250,19 +252,20 @@ export class Observer {
   #publish(): void {
     // Before the first view nobody knows ports, and before the first probe nobody knows health.
     if (this.#view === null) return;
-    const nowMs = this.#context.clock.monotonicMs();
-    this.#firstChangeMs ??= nowMs;
-    if (
-      this.#published === '' &&
-      !this.#prober.isSettled() &&
-      nowMs - this.#firstChangeMs < settleMsMax
-    )
-      return this.changed();
+    if (this.#published === '' && !this.#isReadyToSpeak()) return this.changed();
     this.#fact = { engine: this.#engineFact(), instances: this.#instances(this.#view) };
     const text = JSON.stringify(this.#fact);
     if (text === this.#published) return;
     this.#published = text;
     this.#context.publish(this.#fact);
+  }
+
+  /** The first fact after a start waits, within bounds, for what would change it at once: the first look and health. */
+  #isReadyToSpeak(): boolean {
+    const nowMs = this.#context.clock.monotonicMs();
+    this.#firstChangeMs ??= nowMs;
+    if (nowMs - this.#firstChangeMs >= settleMsMax) return true;
+    return this.#hasLooked && this.#prober.isSettled();
   }
 
   #engineFact(): InstancesFact['engine'] {

@@ -39,6 +39,11 @@ export class Tasks {
     return this.#running.has(container);
   }
 
+  /** Containers being worked on now. A list of containers taken later may show them half done. */
+  busy(): Set<string> {
+    return new Set(this.#running.keys());
+  }
+
   /** Starts the piece unless one is under way for its container. Never rejects. */
   start(piece: Piece, batch: Batch): Promise<void> {
     const running = this.#running.get(piece.container);

@@ -1,7 +1,7 @@
 /**
  * A host of its own for tests of the docker plugin: network, mount and process namespace with a real dockerd in them.
  *
- * Everything hangs on one holder process that is process 1 of the namespace and reads our pipe: when it ends (on
+ * Everything hangs on one shell that is process 1 of the namespace, reaps what dies and reads our pipe: when it ends (on
  * `destroy`, or because the test process died in whatever way), the kernel kills dockerd, containerd and every container.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
@@ -46,7 +46,7 @@ export async function createTestHost(name: string): Promise<TestHost> {
       'private',
       'sh',
       '-c',
-      `ip link set lo up && ip address add 10.99.0.1/24 dev lo && hostname ${name} && mount -t tmpfs tmpfs /run && echo ready && exec cat >/dev/null`,
+      `ip link set lo up && ip address add 10.99.0.1/24 dev lo && hostname ${name} && mount -t tmpfs tmpfs /run && echo ready && cat >/dev/null; exit 0`,
     ],
     { stdio: ['pipe', 'pipe', 'inherit'] },
   );
@@ -120,7 +120,10 @@ class NamespacedHost implements TestHost {
   }
 
   signalEngine(signal: NodeJS.Signals): void {
-    if (this.#engine !== null) process.kill(this.#engine.pid, signal);
+    if (this.#engine === null) return;
+    process.kill(this.#engine.pid, signal);
+    // nsenter stops itself when its child is stopped, and then reaps nothing.
+    if (signal === 'SIGCONT') this.#engine.starter.kill('SIGCONT');
   }
 
   async run(command: string, ...args: string[]): Promise<string> {
@@ -142,6 +145,7 @@ class NamespacedHost implements TestHost {
   async destroy(): Promise<void> {
     const ended = new Promise((resolve) => this.#holder.once('exit', resolve));
     if (this.#holder.exitCode === null) {
+      if (this.#engine !== null) this.signalEngine('SIGCONT');
       this.#holder.stdin?.end();
       process.kill(this.#init, 'SIGKILL');
       await ended;

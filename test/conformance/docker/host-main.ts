@@ -10,9 +10,7 @@ import { dockerPlugin } from '../../../plugins/docker/plugin.ts';
 import { openDirBlobs } from './blobs.ts';
 
 export interface HostCalls {
-  reconcile(
-    view: DesiredView,
-  ): Promise<{
+  reconcile(view: DesiredView): Promise<{
     changes: readonly string[];
     failures: readonly { item: string; code: string; message: string; isTransient: boolean }[];
   }>;
@@ -20,9 +18,7 @@ export interface HostCalls {
   /** How often the fact was published, and a reconcile asked for. */
   counts(): Promise<{ published: number; requested: number }>;
   engine(): Promise<{ state: string; version?: string; reason?: string }>;
-  push(
-    reference: string,
-  ): Promise<{
+  push(reference: string): Promise<{
     reference: string;
     manifest: string;
     imageId: string;
