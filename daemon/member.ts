@@ -220,6 +220,20 @@ export class Member implements ClusterAccess {
     return told;
   }
 
+  /** Signs and spreads that a member is out. Fails with LOGIN_REQUIRED, FORBIDDEN, DISK_FULL. */
+  async removeMember(session: EditSession, node: NodeId, reason: string): Promise<void> {
+    if (!this.node.mayWrite(session.id, `env/${this.node.env}`)) {
+      throw new ClusterError('FORBIDDEN', { operator: session.operator, action: 'remove a host' });
+    }
+    const { clusterId } = this.#options;
+    const record = seal(
+      { kind: 'removal', v: 1, clusterId, subject: 'member', id: node, by: session.id, reason },
+      (bytes) => this.sessions.sign(session.id, bytes),
+    );
+    await this.#addDurably(record);
+    this.network.rosterChanged();
+  }
+
   sessionRecord(id: SessionId): SignedBytes | null {
     return this.node.replica.roster.session(id)?.signed ?? null;
   }
@@ -304,7 +318,7 @@ export class Member implements ClusterAccess {
       hostKeys: store.identity.keyPair,
       issuingKeyPem: issuing.keyPem,
       peers: () => this.#peerHints(),
-      admit: (record, addresses) => this.#admit(record, addresses),
+      admit: (record) => this.#admit(record),
       onAttempt: (attempt) => this.#options.onJoinAttempt(attempt),
       clock,
       log,
@@ -317,12 +331,25 @@ export class Member implements ClusterAccess {
   }
 
   /** Durable and told to whoever is connected before the joiner is answered, so that any of them lets it in. */
-  async #admit(record: SignedBytes, addresses: readonly string[]): Promise<void> {
-    void addresses;
-    await new Promise<void>((resolve, reject) => {
-      const outcome = this.node.addRecord(record, (error) =>
-        error === undefined ? resolve() : reject(error),
-      );
+  async #admit(record: SignedBytes): Promise<void> {
+    await this.#addDurably(record);
+    this.network.rosterChanged();
+    await settle(this.#options.clock, admitPushMs);
+  }
+
+  #addDurably(record: SignedBytes): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const outcome = this.node.addRecord(record, (error) => {
+        if (error === undefined) resolve();
+        else
+          reject(
+            new ClusterError(
+              'DISK_FULL',
+              { dir: this.#options.store.stateDir, reason: error.message },
+              error,
+            ),
+          );
+      });
       if (outcome.kind === 'added' || outcome.kind === 'known') return;
       reject(
         new ClusterError('JOIN_REFUSED', {
@@ -331,8 +358,6 @@ export class Member implements ClusterAccess {
         }),
       );
     });
-    this.network.rosterChanged();
-    await settle(this.#options.clock, admitPushMs);
   }
 
   #addressesOf(node: NodeId): readonly string[] {

@@ -1,0 +1,496 @@
+/**
+ * The process: owns the state directory, serves the unix socket from its first moment, and brings membership up and
+ * down (`Lifecycle`). What exists only while the host is a member is in `member.ts` and `workload.ts`.
+ */
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join as joinPath } from 'node:path';
+import { BundleSource } from '../bootstrap/bundle-source.ts';
+import { renderJoinCommand, renderJoinScript } from '../bootstrap/join-script.ts';
+import type { ClusterId } from '../crdt/ids.ts';
+import type { SignedBytes } from '../crdt/records.ts';
+import { createApi } from './api/create-api.ts';
+import type { Api } from './api/create-api.ts';
+import { TokenTable } from './api/tokens.ts';
+import { defaultConfig } from './config.ts';
+import { ClusterError } from './errors.ts';
+import { makeHostTools } from './host-tools.ts';
+import { Member } from './member.ts';
+import { collectMetrics } from './metrics.ts';
+import { BlobTransfer } from './net/blob-transfer.ts';
+import { AuditLog } from './operations/audit-log.ts';
+import { Bus } from './operations/bus.ts';
+import type { RemoteCaller } from './operations/bus.ts';
+import type {
+  ClusterAccess,
+  Control,
+  InitOutcome,
+  InitRequest,
+  JoinOutcome,
+  JoinRequest,
+  LeaveOutcome,
+  LeaveRequest,
+  Lifecycle,
+} from './operations/lifecycle.ts';
+import { createRemoteCaller, serveRemoteCalls } from './operations/remote.ts';
+import { allOperations } from './operations/all-operations.ts';
+import type { Paths } from './paths.ts';
+import type { Clock, Log, Random } from './ports.ts';
+import { BlobStore } from './store/blobs.ts';
+import { writeFileDurablySync } from './store/durable.ts';
+import { openStore } from './store/open-store.ts';
+import type { Store } from './store/open-store.ts';
+import { foundCluster } from './trust/authority.ts';
+import { writeSecretFile } from './trust/secret-file.ts';
+import type { Login } from './trust/login.ts';
+import { dnsLabelOf } from './trust/identity.ts';
+import { writeIssuingKey } from './trust/issuing-key.ts';
+import { join } from './trust/join-client.ts';
+import type { PeerHint } from './trust/join-wire.ts';
+import { Workload } from './workload.ts';
+
+export interface DaemonOptions {
+  readonly paths: Paths;
+  readonly version: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly listen: readonly string[];
+  readonly advertise: string | null;
+  readonly api: { readonly address: string; readonly port: number };
+  readonly hostsFile: string | null;
+}
+
+/** `cluster.json` in the state directory: its presence means this host is a member. Written last, removed first. */
+interface Membership {
+  readonly v: 1;
+  readonly clusterId: ClusterId;
+  readonly hints: readonly PeerHint[];
+}
+
+const blobChunkBytes = 256 << 10;
+
+export class Daemon implements Lifecycle {
+  readonly host: Lifecycle['host'];
+  readonly #options: DaemonOptions;
+  readonly #tokens: TokenTable;
+  readonly #bus: Bus;
+  readonly #api: Api;
+  #store: Store;
+  #audit: AuditLog;
+  #blobs: BlobTransfer | null = null;
+  #member: Member | null = null;
+  #workload: Workload | null = null;
+  #remote: RemoteCaller | null = null;
+  readonly #bundle: BundleSource;
+  #apiPort = 0;
+  #isReady = false;
+
+  /** Takes the state directory. Throws STATE_LOCKED, STATE_NEWER, DISK_FULL. */
+  constructor(options: DaemonOptions) {
+    const { paths, clock, log, random, version } = options;
+    this.#options = options;
+    this.host = { version, stateDir: paths.state, socket: paths.socket };
+    this.#store = openStore(paths.state, { log, random, clock });
+    this.#audit = this.#openAudit();
+    this.#tokens = new TokenTable(() => clock.wallMs());
+    this.#bundle = new BundleSource(joinPath(paths.state, 'bundle'));
+    this.#bus = this.#makeBus();
+    this.#api = this.#makeApi();
+  }
+
+  async start(): Promise<void> {
+    const { paths } = this.#options;
+    await mkdir(paths.run, { recursive: true, mode: 0o755 });
+    await this.#api.openSocket(paths.socket);
+    const membership = readMembership(paths.state);
+    if (membership !== null) await this.#bringUp(membership);
+    this.#isReady = true;
+  }
+
+  /** Saves and closes; containers, rules and names stay as they are. */
+  async stop(): Promise<void> {
+    await this.#api.close();
+    await this.#takeDown();
+    this.#audit.close();
+    await this.#store.close();
+  }
+
+  isMember(): boolean {
+    return this.#member !== null;
+  }
+
+  get apiPort(): number {
+    return this.#apiPort;
+  }
+
+  // ---- Lifecycle ----------------------------------------------------------------------------------------------
+
+  cluster(): ClusterAccess | null {
+    return this.#member;
+  }
+
+  async init(request: InitRequest, control: Control): Promise<InitOutcome> {
+    this.#assertNoMember();
+    if (request.recoveryFile !== null && existsSync(request.recoveryFile)) {
+      throw new ClusterError('INVALID', { reason: `recovery file ${request.recoveryFile} exists` });
+    }
+    control.progress('making keys and certificates');
+    const { identity, stateDir } = this.#store;
+    const hostName = request.hostName ?? dnsLabelOf(hostname());
+    const founding = await foundCluster({
+      ...request,
+      hostKeySeed: identity.seed,
+      hostId: identity.hostId,
+      hostName,
+      nowWallMs: this.#options.clock.wallMs(),
+    });
+    await this.#undoOnFailure(async () => {
+      writeIssuingKey(stateDir, founding.certificates.keyPem);
+      if (request.recoveryFile !== null)
+        writeSecretFile(request.recoveryFile, `${founding.recovery}\n`);
+      await this.#keepRecords(founding.records);
+      await this.#becomeMember({ v: 1, clusterId: founding.clusterId, hints: [] }, founding.login);
+    });
+    const { clusterId } = founding;
+    return {
+      clusterId,
+      name: request.name,
+      env: request.env,
+      operator: request.operator,
+      hostId: identity.hostId,
+      hostName,
+      ...(founding.passphrase === null ? {} : { passphrase: founding.passphrase }),
+      ...(request.recoveryFile === null
+        ? { recovery: founding.recovery }
+        : { recoveryFile: request.recoveryFile }),
+    };
+  }
+
+  async join(request: JoinRequest, control: Control): Promise<JoinOutcome> {
+    this.#assertNoMember();
+    const { identity, stateDir } = this.#store;
+    const joined = await join({
+      ...request,
+      hostKeySeed: identity.seed,
+      hostId: identity.hostId,
+      name: request.hostName ?? dnsLabelOf(hostname()),
+      listenAddresses: this.#options.listen,
+      signal: control.signal,
+      progress: (text) => control.progress(text),
+    });
+    control.progress('admitted; fetching the configuration');
+    await this.#undoOnFailure(async () => {
+      writeIssuingKey(stateDir, joined.issuingKeyPem);
+      await this.#keepRecords(joined.records);
+      await this.#becomeMember({ v: 1, clusterId: joined.clusterId, hints: joined.peers }, null);
+    });
+    const { clusterId, clusterName, member, hostId, peer } = joined;
+    return {
+      clusterId,
+      name: clusterName,
+      env: member.env,
+      hostId,
+      hostName: member.name,
+      roles: member.roles,
+      peer,
+    };
+  }
+
+  async leave(request: LeaveRequest, control: Control): Promise<LeaveOutcome> {
+    const member = this.#member;
+    if (member === null) throw new ClusterError('NOT_INITIALISED');
+    const { clusterId, clusterName } = member.node;
+    const others = member.node.members().filter((other) => !other.isSelf);
+    if (others.length > 0 && member.network.connected().length === 0 && !request.isForced) {
+      throw new ClusterError('CONFLICT', {
+        reason: 'no other member can be told that this host leaves',
+        todo: 'connect it again, or use --force and `trellis host remove` it elsewhere',
+      });
+    }
+    control.progress('telling the others');
+    const toldPeers = await member.depart();
+    control.progress('removing what Trellis owns on this host');
+    const left = (await this.#workload?.purge(control.signal)) ?? [];
+    for (const what of left) control.progress(`could not remove ${what}`);
+    member
+      .logout(null)
+      .catch((error: unknown) => this.#options.log.warn('logout.failed', { error: String(error) }));
+    await this.#wipe();
+    return { clusterId, name: clusterName, toldPeers };
+  }
+
+  // ---- Up and down --------------------------------------------------------------------------------------------
+
+  #assertNoMember(): void {
+    if (this.#member !== null)
+      throw new ClusterError('ALREADY_MEMBER', { cluster: this.#member.node.clusterName });
+  }
+
+  async #keepRecords(records: readonly SignedBytes[]): Promise<void> {
+    for (const signed of records) {
+      await new Promise<void>((resolve, reject) => {
+        this.#store.storage.append('roster', signed, (error) =>
+          error === undefined ? resolve() : reject(error),
+        );
+      });
+    }
+  }
+
+  /** A host is a member once this file is there; before that nothing counts. */
+  async #becomeMember(membership: Membership, login: Login | null): Promise<void> {
+    writeFileDurablySync(
+      joinPath(this.#store.stateDir, 'cluster.json'),
+      Buffer.from(JSON.stringify(membership)),
+    );
+    await this.#reopenStore();
+    await this.#bringUp(membership);
+    if (login !== null) this.#member?.logins.begin(login);
+  }
+
+  async #undoOnFailure(act: () => Promise<void>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      await this.#wipe();
+      throw error;
+    }
+  }
+
+  async #bringUp(membership: Membership): Promise<void> {
+    const { clock, random, log, paths, version, listen, advertise } = this.#options;
+    const member = new Member({
+      clusterId: membership.clusterId,
+      store: this.#store,
+      runDir: paths.run,
+      clock,
+      random,
+      log,
+      config: defaultConfig,
+      listen,
+      advertise,
+      version,
+      hints: membership.hints,
+      apiPort: () => this.#apiPort,
+      onJoinAttempt: (attempt) => this.#auditJoin(attempt),
+      onCertificate: (certificate) => this.#api.setCertificate(certificate),
+    });
+    this.#member = member;
+    await member.start();
+    const certificate = await member.certificate.start();
+    this.#apiPort = await this.#api.openHttps({ ...this.#options.api, certificate });
+    this.#blobs = this.#makeBlobs(member);
+    this.#remote = this.#makeRemote(member);
+    member.publishHost();
+    this.#workload = new Workload({
+      member,
+      store: this.#store,
+      blobs: this.#blobs,
+      config: defaultConfig,
+      clock,
+      random,
+      log,
+      hostsFile: this.#options.hostsFile,
+    });
+    await this.#workload.start();
+  }
+
+  async #takeDown(): Promise<void> {
+    await this.#workload?.stop();
+    await this.#member?.stop();
+    this.#workload = null;
+    this.#member = null;
+    this.#remote = null;
+    this.#blobs = null;
+  }
+
+  /** Back to a host that belongs to nobody, with a new identity: the old key must never speak for a member again. */
+  async #wipe(): Promise<void> {
+    await this.#api.closeHttps();
+    this.#apiPort = 0;
+    rmSync(joinPath(this.#store.stateDir, 'cluster.json'), { force: true });
+    await this.#takeDown();
+    this.#audit.close();
+    await this.#store.close();
+    const { state } = this.#options.paths;
+    for (const name of [
+      'host.key',
+      'host.id',
+      'incarnation',
+      'logs',
+      'files',
+      'plugins',
+      'blobs',
+      'issuing.key',
+      'api.key',
+      'api.pem',
+    ]) {
+      rmSync(joinPath(state, name), { recursive: true, force: true });
+    }
+    this.#open();
+  }
+
+  /** The node reads its logs at start, so what was appended before must be read back. */
+  async #reopenStore(): Promise<void> {
+    this.#audit.close();
+    await this.#store.close();
+    this.#open();
+  }
+
+  #open(): void {
+    const { paths, clock, log, random } = this.#options;
+    this.#store = openStore(paths.state, { log, random, clock });
+    this.#audit = this.#openAudit();
+  }
+
+  // ---- Parts --------------------------------------------------------------------------------------------------
+
+  #makeBus(): Bus {
+    const { clock, log } = this.#options;
+    const operations = allOperations({
+      lifecycle: this,
+      renderJoinCommand,
+      clock,
+      tokens: this.#tokens,
+      tools: makeHostTools({
+        stateDir: this.#options.paths.state,
+        member: () => this.#member,
+        workload: () => this.#workload,
+        audit: () => this.#audit,
+      }),
+    });
+    return new Bus({
+      operations,
+      host: {
+        node: () => this.#member?.node ?? null,
+        runtime: () => this.#workload?.runtime ?? null,
+        blobs: () => this.#requireBlobs(),
+        remote: () => this.#remote,
+      },
+      mayAct: (session, access, env) =>
+        this.#member?.node.mayWrite(session.id, access === 'admin' ? 'cluster' : `env/${env}`) ===
+        true,
+      audit: (entry) => this.#audit.append(entry),
+      clock,
+      log,
+    });
+  }
+
+  #makeApi(): Api {
+    const { clock, log, version } = this.#options;
+    return createApi({
+      bus: this.#bus,
+      tokens: this.#tokens,
+      version,
+      clock,
+      log,
+      node: () => this.#member?.node ?? null,
+      socketSession: (operator) => this.#member?.sessions.current(operator) ?? null,
+      session: (id) => this.#member?.sessions.get(id) ?? null,
+      admission: () => this.#member?.admission ?? null,
+      joinScript: () => this.#joinScript(),
+      bundleFile: (path) => this.#bundleFile(path),
+      metrics: () => collectMetrics({ member: this.#member, blobs: this.#blobs, api: this.#api }),
+      isReady: () => this.#isReady,
+    });
+  }
+
+  #makeBlobs(member: Member): BlobTransfer {
+    const { log, random } = this.#options;
+    const store = new BlobStore({
+      dir: this.#store.blobsDir,
+      diskFloorBytes: defaultConfig.diskFloorBytes,
+      chunkBytes: blobChunkBytes,
+      log,
+    });
+    return new BlobTransfer({ store, peers: member.network.blobs, random, log });
+  }
+
+  #makeRemote(member: Member): RemoteCaller {
+    const { clock, log } = this.#options;
+    const { clusterId, self } = member.node;
+    serveRemoteCalls({
+      clusterId,
+      self: self.host,
+      net: member.network,
+      bus: this.#bus,
+      roster: member.roster,
+      clock,
+      log,
+    });
+    return createRemoteCaller({
+      clusterId,
+      net: member.network,
+      nodeOf: (host) => member.nodeOf(host),
+      sessionRecord: (id) => member.sessionRecord(id),
+      sign: (id, bytes) => member.sessions.sign(id, bytes),
+      clock,
+    });
+  }
+
+  #requireBlobs(): BlobTransfer {
+    if (this.#blobs === null) throw new ClusterError('NOT_INITIALISED');
+    return this.#blobs;
+  }
+
+  #openAudit(): AuditLog {
+    const { clock, log } = this.#options;
+    return new AuditLog({
+      dir: joinPath(this.#store.stateDir, 'audit'),
+      host: this.#store.identity.hostId,
+      clock,
+      log,
+      onHead: (head) => this.#member?.node.publishFact('audit', head),
+    });
+  }
+
+  #auditJoin(attempt: {
+    readonly address: string;
+    readonly outcome: string;
+    readonly reason: string;
+  }): void {
+    this.#audit.append({
+      group: 'join',
+      command: 'attempt',
+      via: 'https',
+      address: attempt.address,
+      operator: null,
+      session: null,
+      params: { ...attempt },
+      outcome: attempt.outcome,
+    });
+  }
+
+  #joinScript(): string | null {
+    const member = this.#member;
+    if (member === null) return null;
+    return renderJoinScript({
+      caPem: member.caPem,
+      clusterName: member.node.clusterName,
+      peers: member.apiPeers(),
+    });
+  }
+
+  async #bundleFile(path: string): Promise<string | null> {
+    const served = await this.#bundle.bundle();
+    const name = `trellis-linux-${served.arch}.tar.gz`;
+    if (path === name) return served.file;
+    if (path !== `${name}.sha256`) return null;
+    const sums = `${served.file}.sha256`;
+    if (!existsSync(sums)) writeFileDurablySync(sums, Buffer.from(`${served.sha256}  ${name}\n`));
+    return sums;
+  }
+}
+
+function readMembership(stateDir: string): Membership | null {
+  const path = joinPath(stateDir, 'cluster.json');
+  if (!existsSync(path)) return null;
+  const value = JSON.parse(readFileSync(path, 'utf8')) as Partial<Membership>;
+  if (value.v === 1 && typeof value.clusterId === 'string') return value as Membership;
+  throw new ClusterError('STATE_DAMAGED', {
+    name: 'cluster.json',
+    detail: 'unknown content',
+    setAside: 'nothing',
+  });
+}

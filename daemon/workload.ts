@@ -1,0 +1,146 @@
+/**
+ * What this host runs: the plugins, the loop that drives them, and the desired slice they get. Lives while the host is a
+ * member; ends without touching anything that runs.
+ */
+import type { DockerPlugin, RunningDocker } from '../plugins/docker/plugin.ts';
+import { dockerPlugin } from '../plugins/docker/plugin.ts';
+import { inventoryPlugin } from '../plugins/inventory/inventory.ts';
+import type { RunningInventory } from '../plugins/inventory/inventory.ts';
+import { namesPlugin } from '../plugins/names/names.ts';
+import type { RunningNames } from '../plugins/names/names.ts';
+import type { Blobs, ContainerRuntime, ReconcileOutcome } from '../plugins/api.ts';
+import { ClusterError } from './errors.ts';
+import type { Member } from './member.ts';
+import type { Config } from './config.ts';
+import type { Clock, Log, Random } from './ports.ts';
+import { PluginHost } from './reconcile/plugin-host.ts';
+import { Reconciler } from './reconcile/reconciler.ts';
+import type { Store } from './store/open-store.ts';
+
+export interface WorkloadOptions {
+  readonly member: Member;
+  readonly store: Store;
+  readonly blobs: Blobs;
+  readonly config: Config;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Null: not touched. */
+  readonly hostsFile: string | null;
+}
+
+/** Facts that others and the operations read; a plugin publishes under its own name. */
+const dockerName = 'docker';
+
+export class Workload {
+  readonly #options: WorkloadOptions;
+  readonly #host: PluginHost;
+  #reconciler: Reconciler | null = null;
+  #docker: RunningDocker | null = null;
+  #inventory: RunningInventory | null = null;
+  #names: RunningNames | null = null;
+  #stopListening: () => void = () => {};
+
+  constructor(options: WorkloadOptions) {
+    const { member, store, clock, log, blobs } = options;
+    this.#options = options;
+    const { clusterId, self, env } = member.node;
+    this.#host = new PluginHost({
+      self: { clusterId, hostId: self.host, env },
+      clock,
+      log,
+      blobs,
+      stateDir: (plugin) => store.pluginDir(plugin),
+      requestReconcile: (plugin, reason) => {
+        log.debug('reconcile.requested', { plugin, reason });
+        this.#reconciler?.request(plugin);
+      },
+      publish: (topic, value) => member.node.publishFact(topic, value),
+    });
+  }
+
+  async start(): Promise<void> {
+    const { member, clock, random, log, config, store, hostsFile } = this.#options;
+    const started = await this.#host.start([
+      { plugin: inventoryPlugin, config: { stateDir: store.stateDir } },
+      { plugin: dockerPlugin() as DockerPlugin, config: undefined },
+      { plugin: namesPlugin, config: { hostsFile } },
+    ]);
+    const find = (name: string): unknown =>
+      started.find((one) => one.name === name)?.running ?? null;
+    this.#inventory = find('inventory') as RunningInventory | null;
+    this.#docker = find(dockerName) as RunningDocker | null;
+    this.#names = find('names') as RunningNames | null;
+    for (const [plugin, reason] of this.#host.disabled) {
+      member.node.emit({
+        kind: 'plugin.disabled',
+        severity: 'alarm',
+        text: `plugin ${plugin} is off: ${reason}`,
+      });
+    }
+    this.#reconciler = new Reconciler(started, {
+      clock,
+      random,
+      log,
+      config,
+      view: () => member.node.desiredView(member.advertise()),
+      onOutcome: (plugin, outcome) => this.#onOutcome(plugin, outcome),
+    });
+    this.#stopListening = member.node.onChange(() => this.#reconciler?.request());
+    this.#reconciler.request();
+  }
+
+  /** Everything keeps running. */
+  async stop(): Promise<void> {
+    this.#stopListening();
+    await this.#reconciler?.stop();
+    await this.#host.stop();
+  }
+
+  /** Removes what we own on this host; returns what could not be removed. */
+  async purge(signal: AbortSignal): Promise<readonly string[]> {
+    this.#stopListening();
+    await this.#reconciler?.stop();
+    this.#reconciler = null;
+    return this.#host.purge(signal);
+  }
+
+  get runtime(): ContainerRuntime | null {
+    return this.#docker?.runtime ?? null;
+  }
+
+  get names(): RunningNames | null {
+    return this.#names;
+  }
+
+  failures(): ReturnType<Reconciler['failures']> {
+    return this.#reconciler?.failures() ?? [];
+  }
+
+  /** Fails with PLUGIN_FAILED. */
+  async rescan(): ReturnType<RunningInventory['rescan']> {
+    if (this.#inventory === null)
+      throw new ClusterError('PLUGIN_FAILED', { plugin: 'inventory', reason: 'it is not running' });
+    return this.#inventory.rescan();
+  }
+
+  #onOutcome(plugin: string, outcome: ReconcileOutcome): void {
+    const { member, log } = this.#options;
+    if (outcome.changes.length > 0) {
+      log.info('reconcile.changed', { plugin, changes: outcome.changes.slice(0, 20) });
+      for (const change of outcome.changes.slice(0, 8))
+        member.node.emit({ kind: `${plugin}.changed`, severity: 'info', text: change });
+    }
+    for (const failure of outcome.failures)
+      log.warn('reconcile.failed', {
+        plugin,
+        item: failure.item,
+        code: failure.code,
+        reason: failure.message,
+      });
+    if (this.#reconciler?.hasRun() === true) member.markReady();
+    const engine = this.#docker?.facts().engine.state ?? 'absent';
+    const plan = member.node.committedPlan()?.pointerHash ?? null;
+    member.publishHost({ engine, plan, isBusy: this.#reconciler?.isBusy() === true });
+  }
+}
