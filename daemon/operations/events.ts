@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import type { EventEntry, NodeApi } from '../node-api.ts';
 import type { EventRow } from './answers.ts';
-import { define, envParam, isoOf, nodeOf, params } from './common.ts';
+import { define, envParam, hostNames, isoOf, nodeOf, params } from './common.ts';
 import { ioOf } from './logs.ts';
 import type { Operation, OperationContext } from './operation.ts';
 
@@ -27,14 +27,15 @@ export const eventsOperations: readonly Operation[] = [
 ];
 
 export function eventRows(node: NodeApi): EventRow[] {
+  const names = hostNames(node);
   return node
     .events()
     .toSorted((a, b) => a.atWallMs - b.atWallMs || a.seq - b.seq)
-    .map(eventRow);
+    .map((event) => eventRow(event, names.get(event.host) ?? event.host));
 }
 
-function eventRow(event: EventEntry): EventRow {
-  const { atWallMs, host, seq, kind, severity, text, details } = event;
+function eventRow(event: EventEntry, host: string): EventRow {
+  const { atWallMs, seq, kind, severity, text, details } = event;
   const row = { at: isoOf(atWallMs), host, seq, kind, severity, text };
   return details === undefined ? row : { ...row, details };
 }

@@ -30,11 +30,12 @@ export function hostState(node: NodeApi, host: HostView): HostState {
 
 /** The plan knows of the drain, and nothing runs there that it has given to others. */
 function isDrainDone(node: NodeApi, host: HostView): boolean {
-  const planned = node.committedPlan()?.inputs.hosts.find(({ id }) => id === host.id);
+  const committed = node.committedPlan();
+  if (committed === null) return true;
+  const planned = committed.inputs.hosts.find(({ id }) => id === host.id);
   if (planned !== undefined && !planned.isDrained) return false;
   const stays = new Set(
-    node
-      .effectivePlacements()
+    committed.plan.placements
       .filter((placement) => placement.host === host.id)
       .map((placement) => `${placement.serviceName}-${placement.slot}`),
   );

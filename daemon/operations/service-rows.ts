@@ -6,62 +6,81 @@ import type { InstanceRow, ServiceRow } from './answers.ts';
 import { instanceRows } from './host-rows.ts';
 
 /**
- * `desired` counts what must run now: committed placements with failover applied, plus what the plan found no place for. An
- * instance counts as running when its engine says so on the host where it belongs; it is healthy when it also passes its
- * check, or has none.
+ * Counts are of slots, not of containers: a slot whose host died and whose successor runs it counts once, and so does
+ * one that two hosts run while it is handed back.
+ *
+ * `desired` is what the committed plan placed and what it found no place for; a service that no plan has seen yet counts
+ * what it asks for at least. A slot runs when an instance of it runs on any live host, and is healthy when one of those
+ * passes its check or has none.
  */
 export function serviceRows(node: NodeApi): ServiceRow[] {
-  const view = node.envView();
-  const placements = groupBy(node.effectivePlacements(), (one) => one.serviceName);
+  const committed = node.committedPlan();
+  const placements = groupBy(committed?.plan.placements ?? [], (one) => one.serviceName);
   const instances = groupBy(instanceRows(node, {}), (one) => one.service);
-  const unplaced = groupBy(node.committedPlan()?.plan.unplaceable ?? [], (one) => one.service);
-  const hostName = new Map(node.hosts().map((host) => [host.id, host.name]));
-  return [...view.services.values()]
-    .map((service) =>
-      serviceRow(service, {
-        placements: placements.get(service.name) ?? [],
-        instances: instances.get(service.name) ?? [],
-        unplaced: unplaced.get(service.name)?.length ?? 0,
-        hostName,
-      }),
-    )
+  const unplaced = groupBy(committed?.plan.unplaceable ?? [], (one) => one.service);
+  const planned = new Set((committed?.inputs.services ?? []).map((service) => service.id));
+  return [...node.envView().services.values()]
+    .map((service) => {
+      const placed = placements.get(service.name) ?? [];
+      const wanted = planned.has(service.id)
+        ? placed.length + (unplaced.get(service.name)?.length ?? 0)
+        : minimumOf(node, service);
+      return serviceRow(service, wanted, placed, instances.get(service.name) ?? []);
+    })
     .toSorted((a, b) => compareText(a.name, b.name));
 }
 
 function serviceRow(
   service: Service,
-  found: {
-    placements: readonly Placement[];
-    instances: readonly InstanceRow[];
-    unplaced: number;
-    hostName: ReadonlyMap<string, string>;
-  },
+  wanted: number,
+  placed: readonly Placement[],
+  instances: readonly InstanceRow[],
 ): ServiceRow {
-  const places = new Set(
-    found.placements.map(({ slot, host }) => `${slot} ${found.hostName.get(host) ?? ''}`),
-  );
-  const running = found.instances.filter(
-    (row) => row.state === 'running' && places.has(`${row.slot} ${row.host}`),
-  );
-  const isHealthy = ({ health }: InstanceRow) => health === 'healthy' || health === 'none';
+  const slots = new Set(placed.map(({ slot }) => slot));
+  const running = instances.filter((row) => row.state === 'running' && slots.has(row.slot));
+  const healthy = running.filter(({ health }) => health === 'healthy' || health === 'none');
   return {
     name: service.name,
     role: service.role,
     image: service.image,
     enabled: service.isEnabled,
-    desired: service.isEnabled ? Math.max(places.size + found.unplaced, minimumOf(service)) : 0,
-    running: running.length,
-    healthy: running.filter(isHealthy).length,
+    desired: service.isEnabled ? wanted : 0,
+    running: new Set(running.map(({ slot }) => slot)).size,
+    healthy: new Set(healthy.map(({ slot }) => slot)).size,
   };
 }
 
-/** What is wanted even when no plan has placed anything yet. */
-function minimumOf(service: Service): number {
-  return service.count.perRole?.min ?? 0;
+/** What is wanted even before any plan has placed anything. */
+function minimumOf(node: NodeApi, service: Service): number {
+  const { perRole, perHost } = service.count;
+  if (perRole !== undefined) return perRole.min;
+  const hosts = node.hosts().filter((host) => host.roles.includes(service.role));
+  return hosts.length * (perHost?.min ?? 1);
 }
 
 export function isServiceRight(row: ServiceRow): boolean {
   return row.running === row.desired && row.healthy === row.running;
+}
+
+/**
+ * Instances that run although nothing wants them there: their slot is gone, or its own host runs it too. Names such as
+ * 'site-0 on h2'.
+ */
+export function extraInstances(node: NodeApi): string[] {
+  const names = new Map(node.hosts().map((host) => [host.id, host.name]));
+  const planned = new Map<string, string>();
+  for (const { serviceName, slot, host } of node.committedPlan()?.plan.placements ?? []) {
+    planned.set(`${serviceName}-${slot}`, names.get(host) ?? '');
+  }
+  const running = instanceRows(node, {}).filter((row) => row.state === 'running');
+  const places = new Set(running.map((row) => `${row.instance} ${row.host}`));
+  return running
+    .filter((row) => {
+      const home = planned.get(row.instance);
+      if (home === undefined) return true;
+      return home !== row.host && places.has(`${row.instance} ${home}`);
+    })
+    .map((row) => `${row.instance} on ${row.host}`);
 }
 
 export function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {

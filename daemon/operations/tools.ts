@@ -1,10 +1,16 @@
 /** What some operations need of this very process besides the node; `daemon/main.ts` gives it. */
+import type { HostId, NodeId } from '../../crdt/ids.ts';
 import type { InventoryFact } from '../../crdt/model.ts';
+import type { EditSession } from '../node-api.ts';
 import type { AuditLine } from './audit-log.ts';
-import type { Lifecycle } from './lifecycle.ts';
 
 export interface HostTools {
-  readonly lifecycle: Lifecycle;
+  /** Signs and spreads that a member is out; durable when it resolves. Fails with LOGIN_REQUIRED, FORBIDDEN, DISK_FULL. */
+  removeMember(
+    session: EditSession,
+    member: { readonly node: NodeId; readonly host: HostId },
+    reason: string,
+  ): Promise<void>;
   /** Takes the inventory of this host now and publishes it. Fails with PLUGIN_FAILED. */
   rescanInventory(): Promise<InventoryFact>;
   /** Of this host, newest first. */

@@ -1,0 +1,82 @@
+/** `trellis status`: the cluster against its desired state, from what this host knows now. Asks nobody, so it is quick. */
+import { z } from 'zod';
+import { params, envParam, define, nodeOf } from './common.ts';
+import type { NodeApi } from '../node-api.ts';
+import type { EventRow, HostRow, ServiceRow, StatusAnswer } from './answers.ts';
+import { eventRows } from './events.ts';
+import { hostRows } from './host-rows.ts';
+import type { Operation } from './operation.ts';
+import { isPlanStale } from './planning.ts';
+import { extraInstances, isServiceRight, serviceRows } from './service-rows.ts';
+
+/** Nobody can acknowledge an alarm yet, so that one counts as a difference only while it is new. */
+const alarmFreshMs = 60_000;
+
+export const statusOperations: readonly Operation[] = [
+  define({
+    group: 'cluster',
+    command: 'status',
+    summary: 'the cluster against its desired state',
+    access: 'viewer',
+    isMutation: false,
+    // `all` only changes what people are shown; the answer is always whole.
+    params: params({ ...envParam, all: z.boolean().optional() }),
+    run: (context, given) =>
+      Promise.resolve(statusOf(nodeOf(context, given), context.clock.wallMs())),
+  }),
+];
+
+export function statusOf(node: NodeApi, nowWallMs: number): StatusAnswer {
+  const services = serviceRows(node);
+  const hosts = hostRows(node);
+  const alarms = eventRows(node).filter(
+    (event) => event.severity === 'alarm' && nowWallMs - Date.parse(event.at) < alarmFreshMs,
+  );
+  const problems = node.envView().problems.map((problem) => problem.detail);
+  const unplaceable = (node.committedPlan()?.plan.unplaceable ?? []).map(
+    (entry) => `${entry.service}-${entry.slot}`,
+  );
+  const conflicts = node.conflicts().length;
+  const planIsStale = isPlanStale(node);
+  const differences = [
+    ...services.filter((row) => !isServiceRight(row)).map(serviceDifference),
+    ...extraInstances(node).map((name) => `${name} runs, and nothing wants it there`),
+    ...hosts.flatMap(hostDifference),
+    ...unplaceable.map((name) => `${name} fits on no host: see \`trellis plan\``),
+    ...(conflicts === 0
+      ? []
+      : [`${conflicts} fields are in conflict: see \`trellis conflicts ls\``]),
+    ...problems.map((problem) => `problem: ${problem}`),
+    ...alarms.map(alarmDifference),
+    ...(planIsStale ? ['the plan is older than what it was made from: see `trellis plan`'] : []),
+  ];
+  return {
+    ok: differences.length === 0,
+    cluster: node.clusterName,
+    env: node.env,
+    services,
+    hosts: hosts.map(({ name, state, spare }) => ({ name, state, spare })),
+    conflicts,
+    problems,
+    alarms,
+    unplaceable,
+    planIsStale,
+    differences,
+  };
+}
+
+function serviceDifference(row: ServiceRow): string {
+  if (row.running !== row.desired) {
+    return `service ${row.name}: ${row.running} of ${row.desired} instances run`;
+  }
+  return `service ${row.name}: ${row.healthy} of ${row.running} instances are healthy`;
+}
+
+function hostDifference(host: HostRow): string[] {
+  if (host.state === 'ready' || host.state === 'drained') return [];
+  return [`host ${host.name} is ${host.state}`];
+}
+
+function alarmDifference(event: EventRow): string {
+  return `alarm on ${event.host}: ${event.text}`;
+}
