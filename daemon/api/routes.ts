@@ -12,6 +12,7 @@ import { asClusterError, ClusterError, errorTable } from '../errors.ts';
 import type { EditSession } from '../node-api.ts';
 import type { Caller } from '../operations/operation.ts';
 import { toWireError } from '../operations/wire-error.ts';
+import { introduceBodyBytesMax, introducePath } from '../trust/introduce.ts';
 import { joinBodyBytesMax } from '../trust/join-wire.ts';
 import type { ApiContext } from './context.ts';
 import type { EventFollowers } from './events.ts';
@@ -47,6 +48,7 @@ const strangersMay = new Set([
   'GET /join',
   'POST /api/v1/join',
   'POST /api/v1/join/check',
+  `POST ${introducePath}`,
 ]);
 
 export function addRoutes(app: FastifyInstance, options: RouteOptions): void {
@@ -195,6 +197,9 @@ function addPublicRoutes(app: FastifyInstance, { context }: RouteOptions): void 
   const limit = { bodyLimit: joinBodyBytesMax };
   app.post('/api/v1/join', limit, async (request) =>
     admission().join(request.body, addressOf(request)),
+  );
+  app.post(introducePath, { bodyLimit: introduceBodyBytesMax }, async (request) =>
+    admission().introduce(request.body, addressOf(request)),
   );
   app.post('/api/v1/join/check', limit, async (request) =>
     admission().check(request.body, addressOf(request)),

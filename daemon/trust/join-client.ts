@@ -68,7 +68,7 @@ export async function join(options: JoinOptions): Promise<Joined> {
   return eachPeer(options, async (peer) => {
     options.progress?.(`asking ${peer} to admit this host`);
     const check = checkAnswerSchema.parse(
-      await post(options, peer, joinCheckPath, {
+      await postToPeer(options, peer, joinCheckPath, {
         code: options.code,
         hostKey: hex(keys.publicKey),
       }),
@@ -76,7 +76,7 @@ export async function join(options: JoinOptions): Promise<Joined> {
     const clusterId = assertAuthority(check, options.caPem);
     const hostId = options.hostId ?? (check.hostId as HostId);
     const consent = keys.sign(consentBytes({ clusterId, hostId, hostKey: keys.publicKey }));
-    const answer = await post(options, peer, joinPath, {
+    const answer = await postToPeer(options, peer, joinPath, {
       v: 1,
       code: options.code,
       hostKey: hex(keys.publicKey),
@@ -103,7 +103,7 @@ export async function checkInvite(
 ): Promise<CheckAnswer & { peer: string }> {
   return eachPeer(options, async (peer) => {
     const check = checkAnswerSchema.parse(
-      await post(options, peer, joinCheckPath, { code: options.code }),
+      await postToPeer(options, peer, joinCheckPath, { code: options.code }),
     );
     assertAuthority(check, options.caPem);
     return { ...check, peer };
@@ -222,8 +222,9 @@ export function apiServerName(caPem: string): string {
   return `${name}.${clusterDomain}`;
 }
 
-async function post(
-  options: PeerOptions,
+/** One request to a member's HTTPS API, checked against the cluster's certificate. Rejects with the peer's ClusterError. */
+export async function postToPeer(
+  options: Pick<JoinOptions, 'caPem' | 'signal'>,
   peer: string,
   path: string,
   body: unknown,

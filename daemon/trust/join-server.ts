@@ -19,6 +19,7 @@ import type {
 import { systemCrypto } from '../crypto.ts';
 import { asClusterError, ClusterError, invariant } from '../errors.ts';
 import type { Clock, KeyPair, Log } from '../ports.ts';
+import { acceptIntroduction } from './introduce.ts';
 import { randomHostId } from './identity.ts';
 import { checkCode, refusalText } from './invites.ts';
 import { checkRequestSchema, joinRequestSchema } from './join-wire.ts';
@@ -38,7 +39,7 @@ export interface AdmissionOptions {
   readonly peers: () => readonly PeerHint[];
   /** Puts the record into the roster, durably, and pushes it to the live members; then the host is answered. */
   readonly admit: (record: SignedBytes, addresses: readonly string[]) => Promise<void>;
-  /** Every attempt, for the audit log. `outcome` is 'admitted', 'checked' or an error code. */
+  /** Every attempt, for the audit log. `outcome` is 'admitted', 'checked', 'introduced' or an error code. */
   readonly onAttempt: (attempt: JoinAttempt) => void;
   readonly clock: Clock;
   readonly log: Log;
@@ -111,6 +112,15 @@ export class Admission {
       }
       attempt({ outcome: 'admitted' });
       return this.#answer(request, record);
+    });
+  }
+
+  /** A member that we do not know yet shows its chain. Fails with JOIN_REFUSED, INVALID, RATE_LIMITED. */
+  async introduce(body: unknown, address: string): Promise<{ added: number }> {
+    return this.#attempt(address, async (attempt) => {
+      const result = acceptIntroduction(this.#options.roster, body);
+      attempt({ outcome: 'introduced', reason: `${result.added} records` });
+      return result;
     });
   }
 

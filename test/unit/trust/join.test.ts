@@ -4,12 +4,14 @@ import { join as joinPath } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { hex } from '../../../crdt/ids.ts';
 
-import { consentBytes, seal } from '../../../crdt/records.ts';
+import { consentBytes, openAs, seal } from '../../../crdt/records.ts';
 import type { ClusterError } from '../../../daemon/errors.ts';
 import { silentLog } from '../../../daemon/logger.ts';
 import type { Clock } from '../../../daemon/ports.ts';
 import { ApiCertificate } from '../../../daemon/trust/api-certificate.ts';
 import { memberCertificateLifeMs, renewBeforeMs } from '../../../daemon/trust/certificates.ts';
+import { nodeIdOf } from '../../../daemon/trust/identity.ts';
+import { acceptIntroduction, chainOf, introduce } from '../../../daemon/trust/introduce.ts';
 import { readIssuingKey, writeIssuingKey } from '../../../daemon/trust/issuing-key.ts';
 import { checkInvite, join } from '../../../daemon/trust/join-client.ts';
 import type { Joined, JoinOptions } from '../../../daemon/trust/join-client.ts';
@@ -279,6 +281,46 @@ describe('what is not trusted', () => {
     };
     expect((await failure(failing.join(body, 'a'))).code).toBe('INTERNAL');
     expect((await failure(cluster.admission().join(body, 'a'))).code).toBe('none');
+  });
+});
+
+describe('introductions', () => {
+  test('a member that was away takes a host whose chain leads to somebody it knows, and nothing from strangers', async () => {
+    const { founding, roster } = cluster;
+    // What the member knows that was away: the founding, not the invitation nor who came on it.
+    const away = { ...cluster, roster: rosterOf(founding.clusterId, founding.records) };
+    const host = newHost();
+    const joined = await joining(cluster.invite().code, { name: 'late' }, host);
+    const self = nodeIdOf(host.keys.publicKey);
+    const newcomer = rosterOf(founding.clusterId, []);
+    for (const record of joined.records) newcomer.add(record);
+    const chain = chainOf(newcomer, self);
+    expect(chain.length).toBeLessThan(8);
+    const body = (records: readonly Uint8Array[]): unknown => ({
+      records: records.map((one) => Buffer.from(one).toString('base64')),
+    });
+    const foreign = await newCluster('other');
+    const stranger = newHost();
+    const forged = seal(
+      { ...openAs('member', chain.at(-1)!)!.record, hostKey: stranger.keys.publicKey },
+      (bytes) => stranger.keys.sign(bytes),
+    );
+    for (const bad of [
+      body([]),
+      body([forged]),
+      body(foreign.founding.records),
+      {},
+      body([new Uint8Array(9)]),
+    ]) {
+      expect(() => acceptIntroduction(away.roster, bad)).toThrow();
+    }
+    expect(away.roster.membersEver()).toHaveLength(1);
+    const there = rosterOf(founding.clusterId, founding.records);
+    expect(acceptIntroduction(there, body(chain)).added).toBeGreaterThan(0);
+    expect(there.membersEver().map(({ node }) => node)).toContain(self);
+    await introduce({ roster: newcomer, self, peer, caPem: founding.caPem });
+    expect(cluster.attempts.at(-1)).toMatchObject({ outcome: 'introduced' });
+    expect(roster.membersEver().length).toBeGreaterThan(1);
   });
 });
 
