@@ -86,9 +86,7 @@ export class FileStorage implements Storage {
       this.#remembering(`file ${name}`, synced),
     ];
     writes.waiting = { bytes: new Uint8Array(bytes), callbacks };
-    writes.running ??= this.#writeWaiting(name, writes).finally(() => {
-      writes.running = null;
-    });
+    writes.running ??= this.#writeWaiting(name, writes);
   }
 
   /** Waits for everything written so far. Nothing may be written afterwards. */
@@ -101,15 +99,20 @@ export class FileStorage implements Storage {
   async #writeWaiting(name: string, writes: FileWrites): Promise<void> {
     await Promise.resolve();
     const path = fileNameOf(this.#filesDir, name);
-    for (let next = writes.waiting; next !== null; next = writes.waiting) {
-      writes.waiting = null;
-      let failure: Error | undefined;
-      try {
-        await writeFileDurably(path, [sealFile(next.bytes)]);
-      } catch (error) {
-        failure = error as Error;
+    try {
+      for (let next = writes.waiting; next !== null; next = writes.waiting) {
+        writes.waiting = null;
+        let failure: Error | undefined;
+        try {
+          await writeFileDurably(path, [sealFile(next.bytes)]);
+        } catch (error) {
+          failure = error as Error;
+        }
+        for (const synced of next.callbacks) synced(failure);
       }
-      for (const synced of next.callbacks) synced(failure);
+    } finally {
+      // In the same turn as the last look: whoever writes after it starts anew.
+      writes.running = null;
     }
   }
 

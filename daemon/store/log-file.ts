@@ -92,23 +92,26 @@ export class LogFile {
 
   #enqueue(operation: Operation): void {
     this.#queue.push(operation);
-    this.#draining ??= this.#drain().finally(() => {
-      this.#draining = null;
-    });
+    this.#draining ??= this.#drain();
   }
 
   async #drain(): Promise<void> {
     // Callers may rely on `synced` not firing inside their call.
     await Promise.resolve();
-    while (this.#queue.length > 0) {
-      const batch = this.#takeBatch();
-      let failure: Error | undefined;
-      try {
-        await this.#perform(batch);
-      } catch (error) {
-        failure = diskError(this.#path, error);
+    try {
+      while (this.#queue.length > 0) {
+        const batch = this.#takeBatch();
+        let failure: Error | undefined;
+        try {
+          await this.#perform(batch);
+        } catch (error) {
+          failure = diskError(this.#path, error);
+        }
+        for (const operation of batch) operation.synced(failure);
       }
-      for (const operation of batch) operation.synced(failure);
+    } finally {
+      // In the same turn as the last look at the queue: whoever appends after it starts anew.
+      this.#draining = null;
     }
   }
 
