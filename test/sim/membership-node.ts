@@ -74,18 +74,27 @@ export class MembershipWorld extends World<MembershipNode> {
   readonly changes: SeenChange[];
 
   constructor(
-    options: Omit<WorldOptions<MembershipNode>, 'factory' | 'pending'> & { config?: Config },
+    options: Omit<WorldOptions<MembershipNode>, 'factory' | 'pending'> & {
+      config?: Config;
+      /** One per life; sees every change of status as it happens and throws on a breach. */
+      makeChecker?: () => { onChange(change: StatusChange): void };
+    },
   ) {
     const changes: SeenChange[] = [];
     super({
       ...options,
-      factory: (ports, index) =>
-        new MembershipNode({
+      factory: (ports, index) => {
+        const checker = options.makeChecker?.();
+        return new MembershipNode({
           ports,
           roster: this.ids,
           config: options.config ?? defaultConfig,
-          onChange: (change) => changes.push({ ...change, atMs: this.nowMs, by: index }),
-        }),
+          onChange: (change) => {
+            checker?.onChange(change);
+            changes.push({ ...change, atMs: this.nowMs, by: index });
+          },
+        });
+      },
       pending: (world) => disagreement(world),
     });
     this.changes = changes;

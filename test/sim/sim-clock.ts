@@ -10,6 +10,9 @@ import { traceKind, type Trace } from './trace.ts';
 /** 2026-11-20T00:00:00Z: where simulated wall clocks begin, before their offsets. */
 export const wallStartMs = 1_795_132_800_000;
 
+/** No event loop is quicker than this; it also keeps fractions lost in sums from making a timer early. */
+const latenessMs = 0.02;
+
 export class SimClock implements Clock {
   readonly #host: SimHost;
   readonly #life: Life;
@@ -52,7 +55,7 @@ export class SimClock implements Clock {
   }
 
   setTimer(delayMs: number, fire: () => void): Timer {
-    const dueMs = this.monotonicMs() + Math.max(0, delayMs);
+    const dueMs = this.monotonicMs() + Math.max(0, delayMs) + latenessMs;
     let isCancelled = false;
     const arm = (): void => {
       const left = (dueMs - this.monotonicMs()) / this.#host.rate;
@@ -63,7 +66,7 @@ export class SimClock implements Clock {
     };
     const due = (): void => {
       if (isCancelled) return;
-      if (this.monotonicMs() < dueMs - 1e-6) {
+      if (this.monotonicMs() < dueMs - latenessMs / 2) {
         arm();
         return;
       }

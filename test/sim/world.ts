@@ -46,11 +46,11 @@ export interface SimNode {
 export interface WorldOptions<N extends SimNode> {
   readonly seed: number;
   readonly nodeCount: number;
-  readonly factory: (ports: SimPorts, index: number) => N;
+  factory(ports: SimPorts, index: number): N;
   /** For `converge`; by default the first node's `pending` that is not null. */
-  readonly pending?: (world: World<N>) => string | null;
+  pending?(world: World<N>): string | null;
   /** Safety: called every `checkEveryMs` and whenever a node starts or ends. Throws on a breach. */
-  readonly check?: (world: World<N>) => void;
+  check?(world: World<N>): void;
   readonly checkEveryMs?: number;
   readonly network?: Partial<NetworkOptions>;
   readonly storage?: Partial<StorageOptions>;
@@ -60,6 +60,9 @@ export interface WorldOptions<N extends SimNode> {
   /** Gets every log line. */
   readonly print?: (line: string) => void;
 }
+
+/** So many events within a millisecond are a loop of zero delays. */
+const eventsPerMsMax = 200_000;
 
 export class World<N extends SimNode> {
   readonly seed: number;
@@ -242,7 +245,11 @@ export class World<N extends SimNode> {
   run(options: { forMs: number }): void {
     const untilMs = this.nowMs + options.forMs;
     this.#guarded(() => {
-      while (this.scheduler.step(untilMs));
+      let [atMs, events] = [this.nowMs, 0];
+      while (this.scheduler.step(untilMs)) {
+        if (this.nowMs > atMs + 1) [atMs, events] = [this.nowMs, 0];
+        else if (++events > eventsPerMsMax) throw new Error('livelock: time stands still');
+      }
     });
   }
 
