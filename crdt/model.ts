@@ -163,6 +163,8 @@ export interface PlanInputs {
   readonly numbers: readonly (readonly [string, number])[];
   /** The committed plan's placements: what is preferred to stay. */
   readonly previous: readonly Placement[];
+  /** Services that exist but cannot be read now (a poison object): their placements stay as they are. Sorted. */
+  readonly held?: readonly ObjectId[];
 }
 
 export interface PlanHost {
