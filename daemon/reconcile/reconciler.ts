@@ -60,7 +60,7 @@ export class Reconciler {
 
   /** True once every plugin has run at least once. */
   hasRun(): boolean {
-    return this.#options.view() === null || this.#loops.every((loop) => loop.runs > 0);
+    return this.#loops.every((loop) => loop.runs > 0);
   }
 
   /** Aborts what is under way and waits for it. */
@@ -119,7 +119,11 @@ class PluginLoop {
 
   async #run(): Promise<void> {
     const view = this.#options.view();
-    if (view === null) return;
+    if (view === null) {
+      this.runs++;
+      this.#options.onOutcome(this.name, { changes: [], failures: [] });
+      return;
+    }
     this.#abort = new AbortController();
     const limit = this.#options.clock.setTimer(runLimitMs, () => this.#abort.abort());
     let outcome: ReconcileOutcome;
