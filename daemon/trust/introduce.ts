@@ -8,21 +8,18 @@
  */
 import { z } from 'zod';
 import { equalBytes } from '../../crdt/codec.ts';
-import { hex } from '../../crdt/ids.ts';
-import type { NodeId, SessionId } from '../../crdt/ids.ts';
-import { open, openAs, signedBytes } from '../../crdt/records.ts';
-import type { Opened, SignedBytes } from '../../crdt/records.ts';
+import type { NodeId } from '../../crdt/ids.ts';
+import { openAs, signedBytes } from '../../crdt/records.ts';
+import type { Opened } from '../../crdt/records.ts';
 import { systemCrypto } from '../crypto.ts';
 import { ClusterError } from '../errors.ts';
-import { sessionIdOf } from './identity.ts';
 import { postToPeer } from './join-client.ts';
+import { proofOf } from './proof.ts';
 import type { RosterAccess } from './roster-access.ts';
 
 export const introducePath = '/api/v1/join/introduce';
 const recordsMax = 512;
 export const introduceBodyBytesMax = 1 << 20;
-/** Admissions in a row that are shown: whoever was away for longer is told by others. */
-const chainMax = 64;
 
 const bodySchema = z.looseObject({ records: z.array(z.string().max(64 << 10)).max(recordsMax) });
 
@@ -35,47 +32,10 @@ export async function introduce(options: {
   readonly caPem: string;
   readonly signal?: AbortSignal;
 }): Promise<void> {
-  const records = chainOf(options.roster, options.self).map((signed) =>
+  const records = proofOf(options.roster, options.self).map((signed) =>
     Buffer.from(signed).toString('base64'),
   );
   await postToPeer(options, options.peer, introducePath, { records });
-}
-
-/** What proves a member, issuers first. Empty for somebody who never was one. */
-export function chainOf(roster: RosterAccess, node: NodeId): readonly SignedBytes[] {
-  const wanted = {
-    members: new Set<string>(),
-    invites: new Set<string>(),
-    sessions: new Set<string>(),
-  };
-  const members = roster.membersEver();
-  let at: string | undefined = node;
-  while (at !== undefined && !wanted.members.has(at) && wanted.members.size < chainMax) {
-    const wantedNode: string = at;
-    const member = members.find((one) => one.node === wantedNode);
-    if (member === undefined) break;
-    wanted.members.add(wantedNode);
-    const { invite, admittedBy } = member.record;
-    if (invite !== undefined) wanted.invites.add(invite);
-    at = admittedBy === undefined ? undefined : hex(admittedBy);
-  }
-  for (const invite of roster.invites())
-    if (wanted.invites.has(invite.id)) wanted.sessions.add(invite.session);
-  const operators = new Set(
-    [...wanted.sessions].map((id) => roster.session(id as SessionId)?.operatorKey),
-  );
-  const ordered: SignedBytes[][] = [[], [], [], []];
-  for (const signed of roster.records().values()) {
-    const record = open(signed)?.record;
-    if (record?.kind === 'operator' && operators.has(hex(record.publicKey)))
-      ordered[0]?.push(signed);
-    if (record?.kind === 'session' && wanted.sessions.has(sessionIdOf(record.sessionKey)))
-      ordered[1]?.push(signed);
-    if (record?.kind === 'invite' && wanted.invites.has(record.id)) ordered[2]?.push(signed);
-    if (record?.kind === 'member' && wanted.members.has(hex(record.hostKey)))
-      ordered[3]?.push(signed);
-  }
-  return wanted.members.size === 0 ? [] : ordered.flat();
 }
 
 /** At the other side. Returns how many records were new. Fails with JOIN_REFUSED, INVALID. */

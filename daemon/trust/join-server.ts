@@ -6,14 +6,13 @@
  * up. Requests are bounded per address and in number.
  */
 import { z } from 'zod';
-import { hex, unhex } from '../../crdt/ids.ts';
+import { unhex } from '../../crdt/ids.ts';
 import type { ClusterId } from '../../crdt/ids.ts';
 import { consentBytes, nameSchema, open, seal } from '../../crdt/records.ts';
 import type {
   AuthorityRecord,
   InviteRecord,
   MemberRecord,
-  RecordKind,
   SignedBytes,
 } from '../../crdt/records.ts';
 import { systemCrypto } from '../crypto.ts';
@@ -25,6 +24,7 @@ import { checkCode, refusalText } from './invites.ts';
 import { checkRequestSchema, joinRequestSchema } from './join-wire.ts';
 import type { CheckAnswer, JoinAnswer, JoinRequest, PeerHint } from './join-wire.ts';
 import { StrangerLimits } from './limits.ts';
+import { proofOfAll, signedAuthority } from './proof.ts';
 import type { RosterAccess, RosterMember } from './roster-access.ts';
 
 /** Admissions under way at once on this member. */
@@ -82,7 +82,7 @@ export class Admission {
         usesLeft,
         expiresAt: invite.expiresAt,
         hostId: randomHostId(),
-        authority: base64(this.#signedOf('authority')[0]),
+        authority: base64(signedAuthority(this.#options.roster) ?? undefined),
       };
     });
   }
@@ -269,57 +269,17 @@ export class Admission {
       clusterName: authority.name,
       hostId: request.hostId,
       member: base64(member),
-      records: this.#proof().map(base64),
+      records: proofOfAll(this.#options.roster).map(base64),
       issuingKey: this.#options.issuingKeyPem,
       peers: this.#options
         .peers()
         .map(({ node, addresses }) => ({ node, addresses: [...addresses] })),
     };
   }
-
-  /** Enough to verify every member; the rest of the roster follows by anti-entropy. */
-  #proof(): readonly SignedBytes[] {
-    const { roster } = this.#options;
-    const used = new Set(roster.membersEver().map(({ record }) => record.invite));
-    const invites = this.#signedOf('invite').filter((signed) => {
-      const record = open(signed)?.record;
-      return record?.kind === 'invite' && used.has(record.id);
-    });
-    const removals = this.#signedOf('removal');
-    const sessions = new Set<string>();
-    for (const signed of [...invites, ...removals, ...this.#signedOf('operator')]) {
-      const record = open(signed)?.record;
-      if (record?.kind === 'invite') sessions.add(record.session);
-      if (record?.kind === 'removal') sessions.add(record.by);
-      if (record?.kind === 'operator' && record.signedBy !== undefined)
-        sessions.add(record.signedBy);
-    }
-    const signers = this.#signedOf('session').filter((signed) => sessions.has(sessionId(signed)));
-    return [
-      ...this.#signedOf('authority'),
-      ...this.#signedOf('operator'),
-      ...signers,
-      ...invites,
-      ...this.#signedOf('member'),
-      ...removals,
-    ];
-  }
-
-  #signedOf(kind: RecordKind): readonly SignedBytes[] {
-    return [...this.#options.roster.records().values()].filter(
-      (signed) => open(signed)?.record.kind === kind,
-    );
-  }
 }
 
 function isLive(roster: RosterAccess, { node }: Pick<RosterMember, 'node'>): boolean {
   return roster.isRemoved('member', node) === null;
-}
-
-function sessionId(signed: SignedBytes): string {
-  const record = open(signed)?.record;
-  if (record?.kind !== 'session') return '';
-  return hex(systemCrypto.sha256(record.sessionKey)).slice(0, 32);
 }
 
 /** Of the invite; a host may ask for fewer, never for others. */

@@ -11,10 +11,11 @@ import type { Clock } from '../../../daemon/ports.ts';
 import { ApiCertificate } from '../../../daemon/trust/api-certificate.ts';
 import { memberCertificateLifeMs, renewBeforeMs } from '../../../daemon/trust/certificates.ts';
 import { nodeIdOf } from '../../../daemon/trust/identity.ts';
-import { acceptIntroduction, chainOf, introduce } from '../../../daemon/trust/introduce.ts';
+import { acceptIntroduction, introduce } from '../../../daemon/trust/introduce.ts';
 import { readIssuingKey, writeIssuingKey } from '../../../daemon/trust/issuing-key.ts';
 import { checkInvite, join } from '../../../daemon/trust/join-client.ts';
 import type { Joined, JoinOptions } from '../../../daemon/trust/join-client.ts';
+import { proofOf } from '../../../daemon/trust/proof.ts';
 import { startWorld } from '../api/world.ts';
 import type { World } from '../api/world.ts';
 import { newCluster, newHost, rosterOf } from './cluster.ts';
@@ -294,7 +295,7 @@ describe('introductions', () => {
     const self = nodeIdOf(host.keys.publicKey);
     const newcomer = rosterOf(founding.clusterId, []);
     for (const record of joined.records) newcomer.add(record);
-    const chain = chainOf(newcomer, self);
+    const chain = proofOf(newcomer, self);
     expect(chain.length).toBeLessThan(8);
     const body = (records: readonly Uint8Array[]): unknown => ({
       records: records.map((one) => Buffer.from(one).toString('base64')),
