@@ -253,13 +253,23 @@ export class BlobTransfer implements Blobs {
 
   async #takeTurn(signal: AbortSignal): Promise<void> {
     while (this.#running >= transfersMax) {
-      await new Promise<void>((resolve) => this.#queue.push(resolve));
+      signal.throwIfAborted();
+      const turn = Promise.withResolvers<void>();
+      const onAbort = (): void => {
+        // Not to be woken in place of somebody who still waits.
+        const at = this.#queue.indexOf(turn.resolve);
+        if (at !== -1) this.#queue.splice(at, 1);
+        turn.reject(signal.reason as Error);
+      };
+      this.#queue.push(turn.resolve);
+      signal.addEventListener('abort', onAbort, { once: true });
+      try {
+        await turn.promise;
+      } finally {
+        signal.removeEventListener('abort', onAbort);
+      }
     }
     this.#running++;
-    if (!signal.aborted) return;
-    this.#running--;
-    this.#queue.shift()?.();
-    throw signal.reason;
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * The members of one cluster over libp2p: TCP, noise, yamux, no other service. The libraries' identify, ping and pubsub
- * are left out: addresses are our own facts, and a handler that is not registered needs no fence. See ADR 2.
+ * are left out: addresses are our own facts, and a handler that is not registered needs no fence. See ADR 4.
  */
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys';
 import type { Connection, Libp2p, Stream } from '@libp2p/interface';

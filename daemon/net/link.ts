@@ -57,12 +57,11 @@ export class Link {
     return this.#session;
   }
 
-  /** Takes a session that has been greeted. */
+  /** Takes a session that has been greeted. The peer is announced before its first frame. */
   add(session: Session): void {
-    session.framed.ended.addEventListener('abort', () => this.#lost(session));
-    session.framed.push((frame) => this.#receive(frame));
-    const current = this.#session;
     if (session.framed.ended.aborted) return;
+    session.framed.ended.addEventListener('abort', () => this.#lost(session));
+    const current = this.#session;
     if (current === null) {
       this.#session = session;
       this.#options.onPeer(this.#options.node, true);
@@ -73,6 +72,7 @@ export class Link {
     } else {
       void this.#retire(session);
     }
+    session.framed.push((message) => this.#receive(message));
     this.#startPump();
   }
 

@@ -135,6 +135,7 @@ export interface NetworkLimits {
   readonly knownConnectionsPerSecondMax: number;
   readonly connectionsPerMemberMax: number;
   readonly connectionsMax: number;
+  /** One address, from the first packet to the greeting: about six round trips. */
   readonly dialTimeoutMs: number;
   readonly dialsParallelMax: number;
   readonly redialMsMin: number;
@@ -164,7 +165,7 @@ export const defaultLimits: NetworkLimits = Object.freeze({
   knownConnectionsPerSecondMax: 250,
   connectionsPerMemberMax: 8,
   connectionsMax: 2_000,
-  dialTimeoutMs: 2_000,
+  dialTimeoutMs: 4_000,
   dialsParallelMax: 16,
   redialMsMin: 250,
   redialMsMax: 15_000,
