@@ -127,7 +127,10 @@ export class LocalHost {
     this.#init = processId(outer);
     this.#surroundings.onProcesses();
     await this.#surroundings.lanSwitch.plug(this.index, outer);
-    await this.mustExec(`${isFresh ? this.#firstBootScript() : ''}\n${this.#networkScript()}`);
+    // New namespaces inherit this from the machine; on a real host it is off at boot, and the engine looks at it.
+    const forwarding = 'echo 0 > /proc/sys/net/ipv4/ip_forward';
+    const firstBoot = isFresh ? this.#firstBootScript() : '';
+    await this.mustExec([firstBoot, forwarding, this.#networkScript()].join('\n'));
     for (const command of this.bootCommands) await this.mustExec(command);
   }
 
@@ -228,9 +231,17 @@ export class LocalHost {
     });
   }
 
+  /** Adds to the engine's settings, e.g. { 'live-restore': true }; its next start reads them. */
+  configureEngine(settings: Readonly<Record<string, unknown>>): void {
+    const path = '/etc/docker/daemon.json';
+    const current = JSON.parse(this.readFile(path)) as Record<string, unknown>;
+    this.writeFile(path, JSON.stringify({ ...current, ...settings }));
+  }
+
   /**
-   * `kill`: the engine dies without goodbye and containers go on in their shims (as with live-restore). `stop`: as the
-   * service manager would, containers are stopped unless live-restore is set.
+   * `kill`: the engine dies without goodbye and containers go on in their shims; without live-restore its next start
+   * stops them, and leaves them stopped whatever their restart policy (dockerd 20.10). `stop`: as the service manager
+   * would; containers are stopped unless live-restore is set.
    */
   async stopEngine(how: 'stop' | 'kill' = 'stop'): Promise<void> {
     // The engine may have been started by somebody else in the host (an installer): go by its pid file.

@@ -1,5 +1,5 @@
 /** What the names plugin has to know of this host's interfaces and sockets, and the little it changes there. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { mustRunTool, runTool } from './tools.ts';
 import { isIpv4 } from './usable-routes.ts';
 
@@ -100,15 +100,6 @@ export async function setHairpin(
     if (result.code === 0) changed.push(port);
   }
   return changed;
-}
-
-const forwardingFile = '/proc/sys/net/ipv4/ip_forward';
-
-/** The engine does this too; without one nobody else might. Returns whether it was off. */
-export async function enableForwarding(): Promise<boolean> {
-  if ((await readFile(forwardingFile, 'utf8')).trim() !== '0') return false;
-  await writeFile(forwardingFile, '1');
-  return true;
 }
 
 /** 'tcp/20001' for everything that other programs listen on at `advertise` or at all addresses. */

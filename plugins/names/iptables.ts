@@ -100,7 +100,10 @@ export function parseTable(text: string): Table {
   return { chains, rules };
 }
 
-/** Adds missing jumps and takes doubled ones out. Pure. */
+/**
+ * Adds missing jumps, takes doubled ones out, and moves the one in FORWARD ahead again when the engine has put its walls
+ * between networks before it (20.10 does at a start with live-restore). Pure.
+ */
 export function jumpEdits(
   jumps: readonly Jump[],
   tables: Tables,
@@ -117,8 +120,18 @@ export function jumpEdits(
     const place = isEngineChain ? rules.length + (isEndedByReturn ? 0 : 1) : 1;
     if (count === 0) edits[table].push(`-I ${from} ${place} -j ${to}`);
     for (let extra = 1; extra < count; extra++) edits[table].push(`-D ${from} -j ${to}`);
+    if (from === 'FORWARD' && count > 0 && isBehindEngine(rules, jump)) {
+      edits[table].push(`-D ${from} -j ${to}`, `-I ${from} 1 -j ${to}`);
+    }
   }
   return edits;
+}
+
+/** DOCKER-USER has our jump too, so either of the two is early enough. */
+function isBehindEngine(rules: readonly string[], jump: string): boolean {
+  const engine = rules.findIndex((rule) => / -j DOCKER(?!-USER)/.test(rule));
+  const ours = rules.findIndex((rule) => rule === jump || rule.endsWith(' -j DOCKER-USER'));
+  return engine >= 0 && ours > engine;
 }
 
 async function restore(program: string, text: string, signal?: AbortSignal): Promise<void> {

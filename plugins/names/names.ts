@@ -20,7 +20,6 @@ import { readText, replaceShared, writeAtomic } from './files.ts';
 import {
   addVirtualAddress,
   bridgesOf,
-  enableForwarding,
   flushUdp,
   hasAddress,
   listeners,
@@ -171,8 +170,6 @@ class Names implements RunningNames {
     // A host without services needs no iptables.
     if (found.routes.length === 0 && this.#state.rules === null) return;
     const local = localAddresses(found.routes);
-    if (local.length > 0 && (await enableForwarding()))
-      run.changes.push('forwarding of packets switched on');
     const rules = renderRules({
       hostId: view.hostId,
       virtualAddress: view.virtualAddress,
@@ -182,7 +179,7 @@ class Names implements RunningNames {
       bridgeSubnets: bridgesOf(found.interfaces, local).map(({ subnet }) => subnet),
       taken: found.taken,
     });
-    await this.#keepRestore(rules, view.virtualAddress, local.length > 0);
+    await this.#keepRestore(rules, view.virtualAddress);
     const { applied, hasChanged } = await applyRules(
       this.#config.iptables,
       rules,
@@ -195,17 +192,8 @@ class Names implements RunningNames {
   }
 
   /** Before the rules themselves: a power cut in between must not bring older ones back. */
-  async #keepRestore(
-    rules: RuleSet,
-    virtualAddress: string,
-    needsForwarding: boolean,
-  ): Promise<void> {
-    const script = restoreScript({
-      rules,
-      program: this.#config.iptables,
-      virtualAddress,
-      needsForwarding,
-    });
+  async #keepRestore(rules: RuleSet, virtualAddress: string): Promise<void> {
+    const script = restoreScript({ rules, program: this.#config.iptables, virtualAddress });
     await this.#keepFile(restoreRulesName, restoreRules(rules), 0o600);
     await this.#keepFile(restoreScriptName, script, 0o755);
   }

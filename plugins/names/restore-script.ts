@@ -18,7 +18,6 @@ export function restoreScript(parts: {
   rules: RuleSet;
   program: string;
   virtualAddress: string;
-  needsForwarding: boolean;
 }): string {
   const { rules, program, virtualAddress } = parts;
   const jumps = rules.jumps.map(({ table, from, to }) => `jump ${table} ${from} ${to}`);
@@ -34,7 +33,7 @@ jump() {
 }
 
 ip -4 addr show dev lo | grep -q ' ${virtualAddress}/32 ' || ip addr add ${virtualAddress}/32 dev lo scope host
-${parts.needsForwarding ? '[ "$(cat /proc/sys/net/ipv4/ip_forward)" != 0 ] || echo 1 > /proc/sys/net/ipv4/ip_forward\n' : ''}${program}-restore --noflush -w 5 < "$here/${restoreRulesName}"
+${program}-restore --noflush -w 5 < "$here/${restoreRulesName}"
 ${jumps.join('\n')}
 `;
 }

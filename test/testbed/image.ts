@@ -57,7 +57,8 @@ export function webImage(host: LocalHost, reference: string, text: string): Prom
   return makeImage(host, reference, {
     files: {
       '/www/index.html': `${text}\n`,
-      '/bin/serve': '#!/bin/sh\nhostname > /www/hostname\nexec httpd -f -p 80 -h /www\n',
+      '/bin/serve':
+        '#!/bin/sh\nhostname > /www/hostname\nhttpd -f -p 80 -h /www &\ntrap exit TERM\nwait\n',
     },
     command: ['/bin/serve'],
     changes: ['EXPOSE 80'],

@@ -39,6 +39,17 @@ describe('jumps', () => {
     });
   });
 
+  it('move ahead of the walls that an engine put before them', () => {
+    const behind = `-A FORWARD -j DOCKER-ISOLATION-STAGE-1\n-A FORWARD -j ${chains.forward}\n-A FORWARD -j DOCKER-USER\n`;
+    const edits = [`-D FORWARD -j ${chains.forward}`, `-I FORWARD 1 -j ${chains.forward}`];
+    const user = `:DOCKER-USER - [0:0]\n-A DOCKER-USER -j ${chains.forward}\n`;
+    expect(jumpEdits(jumps, { nat: empty, filter: parseTable(behind + user) }).filter).toEqual(
+      edits,
+    );
+    const usual = `-A FORWARD -j DOCKER-USER\n-A FORWARD -j DOCKER-ISOLATION-STAGE-1\n-A FORWARD -j ${chains.forward}\n`;
+    expect(jumpEdits(jumps, { nat: empty, filter: parseTable(usual + user) }).filter).toEqual([]);
+  });
+
   it('end an engine chain that lost its return', () => {
     const filter = parseTable(`:DOCKER-USER - [0:0]\n-A FORWARD -j ${chains.forward}\n`);
     expect(jumpEdits(jumps, { nat: empty, filter }).filter).toEqual([
