@@ -62,24 +62,26 @@ export function diff(input: {
   readonly keep: ReadonlySet<string>;
   readonly containers: readonly Observed[];
 }): Difference {
-  const { self, containers } = input;
+  const { self, containers, keep } = input;
   const byName = new Map(
     containers.flatMap((container) => container.names.map((name) => [name, container] as const)),
   );
-  const wantedByInstance = new Map(
-    input.wanted.map((wanted) => [wanted.instance.instance, wanted]),
-  );
+  const wantedInstances = new Set(input.wanted.map(({ instance }) => instance.instance));
+  const wantedNames = new Set(input.wanted.map(({ instance }) => instance.containerName));
   const removals: Action[] = [];
   for (const container of containers) {
-    const reason = removalReason(container, { self, keep: input.keep, wantedByInstance });
+    // A name that a wanted instance needs is dealt with below.
+    if (container.names.some((name) => wantedNames.has(name))) continue;
+    const reason = removalReason(container, { self, keep, wantedInstances });
     if (reason !== null) removals.push({ kind: 'remove', container, reason });
   }
   const actions: Action[] = [];
   const foreign: Foreign[] = [];
   for (const wanted of input.wanted) {
-    if (input.keep.has(wanted.instance.instance)) continue;
+    if (keep.has(wanted.instance.instance)) continue;
     const container = byName.get(wanted.instance.containerName);
     if (container === undefined) actions.push({ kind: 'create', wanted });
+    else if (keep.has(ownedInstance(container, self) ?? '')) continue;
     else if (isOurs(container.labels, self)) {
       const action = decide(wanted, container);
       if (action !== null) actions.push(action);
@@ -93,21 +95,22 @@ export function diff(input: {
   return { actions: [...removals, ...actions], foreign };
 }
 
+function ownedInstance({ labels }: Observed, self: Self): string | undefined {
+  return isOurs(labels, self) ? labels[label.instance] : undefined;
+}
+
 /** Null: not ours, wanted, or to be left alone. */
 function removalReason(
   container: Observed,
-  context: { self: Self; keep: ReadonlySet<string>; wantedByInstance: ReadonlyMap<string, Wanted> },
+  context: { self: Self; keep: ReadonlySet<string>; wantedInstances: ReadonlySet<string> },
 ): 'not desired' | 'duplicate' | null {
-  const { self, keep, wantedByInstance } = context;
+  const { self, keep, wantedInstances } = context;
   if (!isOurs(container.labels, self) || container.state === 'removing') return null;
   const instance = container.labels[label.instance] ?? '';
   if (keep.has(instance)) return null;
-  const wanted = wantedByInstance.get(instance);
-  if (wanted !== undefined)
-    return container.names.includes(wanted.instance.containerName) ? null : 'duplicate';
+  if (wantedInstances.has(instance)) return 'duplicate';
   // With our labels but neither a name of ours nor an instance we own, somebody made it by hand: theirs.
   if (!container.names.includes(containerNameOf(self, instance))) return null;
-  // A name that a wanted instance needs is dealt with there.
   return 'not desired';
 }
 
