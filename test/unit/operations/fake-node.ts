@@ -53,6 +53,8 @@ export class FakeNode implements NodeApi {
   readonly conflictList: ConflictEntry[] = [];
   readonly historyList: HistoryEntry[] = [];
   readonly applied = new Map<string, Hash>();
+  /** Conflicts that edits settled. */
+  readonly picked: string[] = [];
   /** Hosts that do not have the newest edit yet. */
   missing: HostId[] = [];
   committed: CommittedPlan | null = null;
@@ -204,6 +206,7 @@ export class FakeNode implements NodeApi {
       this.refusal = null;
       return;
     }
+    this.picked.push(...(edit.picks ?? []));
     const made = this.doc.edit(who.id, edit.message, edit.puts);
     const hash = made === null ? null : (this.doc.heads()[0] as Hash);
     if (edit.source !== undefined && hash !== null) this.applied.set(edit.source, hash);
