@@ -127,13 +127,14 @@ export const clusterCommands: readonly Command[] = [
     section: 'cluster',
     summary: 'make this host a member of a cluster',
     about:
-      'The code is read from --code-file, else from TRELLIS_CODE, else from standard input; never from the command line.',
+      'The code is read from --code-file, else from TRELLIS_CODE, else from standard input; never from the command line. ' +
+      'The line that `trellis invite` printed, or its --json, may stand for the code and then brings peers and certificate along.',
     flags: [
       {
         name: 'code-file',
         kind: 'string',
         value: 'F',
-        summary: 'file with the code',
+        summary: 'file with the code, or with what `trellis invite` printed',
         complete: 'file',
       },
       {
@@ -154,7 +155,10 @@ export const clusterCommands: readonly Command[] = [
       roleFlag,
       metaFlag,
     ],
-    examples: ['trellis join --peer 10.0.0.1:8443 --ca-file ca.pem --code-file code'],
+    examples: [
+      'trellis join --code-file invite.json',
+      'trellis join --peer 10.0.0.1:8443 --ca-file ca.pem --code-file code',
+    ],
     call: 'cluster/join',
     handler: () => import('./handlers/join.ts'),
   },

@@ -33,7 +33,8 @@ export class TestCluster {
     const cluster = new TestCluster(await Testbed.create(options));
     try {
       await cluster.found(options.roles?.[0] ?? []);
-      for (let index = 1; index < options.hosts; index++) await cluster.join(index, options.roles?.[index] ?? []);
+      for (let index = 1; index < options.hosts; index++)
+        await cluster.join(index, options.roles?.[index] ?? []);
       await cluster.waitReady(options.hosts);
       return cluster;
     } catch (error) {
@@ -47,7 +48,14 @@ export class TestCluster {
   async found(roles: readonly string[] = []): Promise<void> {
     await this.startDaemon(0);
     const flags = roles.flatMap((role) => ['--role', role]);
-    const answer = await this.json<{ passphrase: string }>(0, ['init', '--name', 'testbed', '--env', 'prod', ...flags]);
+    const answer = await this.json<{ passphrase: string }>(0, [
+      'init',
+      '--name',
+      'testbed',
+      '--env',
+      'prod',
+      ...flags,
+    ]);
     this.passphrase = answer.passphrase;
   }
 
@@ -69,7 +77,9 @@ export class TestCluster {
     const host = this.bed.host(index);
     const daemon = await host.spawn(['trellis', 'daemon', ...args], { label: 'trellis' });
     this.#daemons.set(host, daemon);
-    await eventually(async () => (await this.trellis(index, ['info', '--json'])).code === 0, { withinMs: 30_000 });
+    await eventually(async () => (await this.trellis(index, ['info', '--json'])).code === 0, {
+      withinMs: 30_000,
+    });
     return daemon;
   }
 
@@ -93,18 +103,26 @@ export class TestCluster {
   /** Runs with --json; throws with what the command said when it fails. */
   async json<T = unknown>(index: number, args: readonly string[], timeoutMs?: number): Promise<T> {
     const result = await this.trellis(index, [...args, '--json'], timeoutMs);
-    if (result.code !== 0) throw new Error(`h${index + 1}: trellis ${args.join(' ')}: exit ${result.code}: ${result.stdout}${result.stderr}`);
+    if (result.code !== 0)
+      throw new Error(
+        `h${index + 1}: trellis ${args.join(' ')}: exit ${result.code}: ${result.stdout}${result.stderr}`,
+      );
     return result.data as T;
   }
 
-  async apply(index: number, yaml: string, flags: readonly string[] = ['--wait']): Promise<CliResult> {
+  async apply(
+    index: number,
+    yaml: string,
+    flags: readonly string[] = ['--wait'],
+  ): Promise<CliResult> {
     this.bed.host(index).writeFile('/run/desired.yaml', yaml);
     return this.trellis(index, ['apply', '-f', '/run/desired.yaml', '--json', ...flags]);
   }
 
   async mustApply(index: number, yaml: string, flags?: readonly string[]): Promise<void> {
     const result = await this.apply(index, yaml, flags);
-    if (result.code !== 0) throw new Error(`apply: exit ${result.code}: ${result.stdout}${result.stderr}`);
+    if (result.code !== 0)
+      throw new Error(`apply: exit ${result.code}: ${result.stdout}${result.stderr}`);
   }
 
   hosts(index: number): Promise<HostRow[]> {
@@ -116,13 +134,19 @@ export class TestCluster {
   }
 
   /** All hosts agree that `count` hosts are ready. */
-  async waitReady(count: number, from: readonly number[] = this.bed.hosts.map((_, index) => index).slice(0, count)): Promise<void> {
+  async waitReady(
+    count: number,
+    from: readonly number[] = this.bed.hosts.map((_, index) => index).slice(0, count),
+  ): Promise<void> {
     for (const index of from) {
       await eventually(
         async () => {
           const rows = await this.hosts(index);
           const ready = rows.filter((row) => row.state === 'ready').length;
-          if (ready !== count) throw new Error(`h${index + 1} sees ${JSON.stringify(rows.map((row) => [row.name, row.state]))}`);
+          if (ready !== count)
+            throw new Error(
+              `h${index + 1} sees ${JSON.stringify(rows.map((row) => [row.name, row.state]))}`,
+            );
           return true;
         },
         { withinMs: 60_000, everyMs: 250 },
@@ -133,7 +157,10 @@ export class TestCluster {
   /** Container names on a host, sorted; only running ones. */
   async containers(index: number): Promise<string[]> {
     const { stdout } = await this.bed.host(index).docker(['ps', '--format', '{{.Names}}']);
-    return stdout.split('\n').filter((name) => name !== '').toSorted();
+    return stdout
+      .split('\n')
+      .filter((name) => name !== '')
+      .toSorted();
   }
 
   log(index: number): string {
