@@ -198,9 +198,8 @@ export class LocalLan {
 
 function checkOptions(options: LanOptions): void {
   if (process.getuid?.() !== 0) {
-    throw new ClusterError('FORBIDDEN', {
-      operator: 'this user',
-      action: 'make network and mount namespaces without being root',
+    throw new ClusterError('INVALID', {
+      reason: 'hosts on this machine need root: they have namespaces of their own',
     });
   }
   if (!/^[a-z0-9][a-z0-9-]{0,23}$/.test(options.name)) {
