@@ -17,7 +17,7 @@ export interface OperatorDeps {
 }
 
 export interface TokenIssuer {
-  /** A bearer token for as long as the session lives. Fails with BUSY. */
+  /** A bearer token for as long as the session lives. */
   issue(session: EditSession): string;
   /** Ends every token of the session. */
   revoke(session: EditSession): void;

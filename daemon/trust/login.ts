@@ -25,7 +25,7 @@ import type { RosterAccess } from './roster-access.ts';
 import { isCode, readSecretFile, writeSecretFile } from './secret-file.ts';
 
 export const loginMsMax = defaultConfig.sessionMaxMs;
-/** Sessions held by one daemon, HTTPS logins included; a further login is refused. */
+/** Sessions held by one daemon; beyond it the oldest login over HTTPS ends. */
 const sessionsMax = 1_000;
 /** Kept logins read at start; more files than this in the run directory are ignored. */
 const loginFilesMax = 100;
@@ -95,8 +95,7 @@ export class SessionKeeper {
   /** A new session under a login; `record` must reach the roster before anything it signs. Fails with BUSY. */
   open(login: Login, options: { isKept: boolean }): { session: EditSession; record: SignedBytes } {
     this.#prune();
-    if (this.#held.size >= sessionsMax)
-      throw new ClusterError('BUSY', { max: sessionsMax, what: 'sessions' });
+    this.#makeRoom();
     const keys = systemCrypto.keyPair(systemRandom.bytes(32));
     const loginKeys = systemCrypto.keyPair(login.seed);
     const record = seal(
@@ -162,6 +161,15 @@ export class SessionKeeper {
       this.#held.delete(id);
     }
     return [...names];
+  }
+
+  /** The oldest login over HTTPS goes; kept ones never. */
+  #makeRoom(): void {
+    if (this.#held.size < sessionsMax) return;
+    const oldest = [...this.#held.values()].find((held) => !held.isKept);
+    if (oldest === undefined)
+      throw new ClusterError('BUSY', { max: sessionsMax, what: 'sessions' });
+    this.#held.delete(oldest.session.id);
   }
 
   #prune(): void {

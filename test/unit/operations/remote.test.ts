@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { z } from 'zod';
 import { decode, encode } from '../../../crdt/codec.ts';
 import type { HostId, NodeId } from '../../../crdt/ids.ts';
@@ -25,9 +25,11 @@ import type { TestCluster } from '../trust/cluster.ts';
 const target = '1'.repeat(32) as HostId;
 let hosts: Hosts;
 let cluster: TestCluster;
-beforeEach(async () => {
-  hosts = new Hosts();
+beforeAll(async () => {
   cluster = await newCluster();
+});
+beforeEach(() => {
+  hosts = new Hosts();
 });
 afterEach(async () => hosts.close());
 

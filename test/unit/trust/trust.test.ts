@@ -269,8 +269,12 @@ describe('logins', () => {
       host: host.hostId,
       wallMs: Date.now,
     });
-    for (let i = 0; i < 1_000; i++) keeper.open(founding.login, { isKept: false });
-    expect(codeOf(() => keeper.open(founding.login, { isKept: false }))).toBe('BUSY');
+    const first = keeper.open(founding.login, { isKept: false }).session;
+    for (let i = 0; i < 1_000; i++) keeper.open(founding.login, { isKept: i % 2 === 0 });
+    expect(keeper.list()).toHaveLength(1_000);
+    expect(keeper.get(first.id)).toBeNull();
+    for (let i = 0; i < 500; i++) keeper.open(founding.login, { isKept: true });
+    expect(codeOf(() => keeper.open(founding.login, { isKept: true }))).toBe('BUSY');
   });
 });
 
