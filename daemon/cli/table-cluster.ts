@@ -47,6 +47,13 @@ export const clusterCommands: readonly Command[] = [
       { name: 'listen', kind: 'strings', value: '/ip4/…/tcp/P', summary: 'peers connect here' },
       { name: 'advertise', kind: 'string', value: 'IP', summary: 'where members reach this host' },
       { name: 'api', kind: 'string', value: 'ADDR:PORT', summary: 'HTTPS API' },
+      { name: 'no-hosts-file', kind: 'boolean', summary: 'leave /etc/hosts alone' },
+      {
+        name: 'auto-init',
+        kind: 'boolean',
+        summary: 'make a cluster of one if it belongs to none',
+      },
+      { name: 'log-level', kind: 'string', value: 'LEVEL', summary: 'debug, info, warn or error' },
     ],
     examples: ['trellis daemon', 'trellis daemon --state /srv/t2 --listen /ip4/0.0.0.0/tcp/7450'],
     handler: () => import('./handlers/daemon.ts'),

@@ -7,8 +7,9 @@ import { editedText, instanceTable } from './view-parts.ts';
 
 /** The parts of an inventory that people want first; all of it is in --json. */
 interface Inventory {
-  os?: { name?: string; version?: string; kernel?: string };
-  cpu?: { cores?: number; model?: string };
+  os?: { name?: string };
+  kernel?: { release?: string };
+  cpu?: { count?: number; model?: string };
   memory?: { totalBytes?: number };
 }
 
@@ -43,7 +44,7 @@ export const hostViews: Views = {
         ['engine', host.engine ?? ''],
         ['last seen', host.isSelf ? 'this host' : ago(host.lastSeenMs)],
         ['system', systemText(inventory)],
-        ['processors', String(inventory.cpu?.cores ?? '')],
+        ['processors', [inventory.cpu?.count, inventory.cpu?.model].filter(Boolean).join(' x ')],
         ['memory', sizeOrNothing(inventory.memory?.totalBytes)],
       ],
       style,
@@ -95,8 +96,9 @@ function metaText(meta: HostRow['meta']): string {
 }
 
 function systemText(inventory: Inventory): string {
-  const { name = '', version = '', kernel = '' } = inventory.os ?? {};
-  return [name, version, kernel === '' ? '' : `kernel ${kernel}`].filter(Boolean).join(' ');
+  const { release } = inventory.kernel ?? {};
+  const kernel = release === undefined ? '' : `kernel ${release}`;
+  return [inventory.os?.name ?? '', kernel].filter(Boolean).join(', ');
 }
 
 function sizeOrNothing(bytes: number | undefined): string {

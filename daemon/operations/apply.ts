@@ -18,7 +18,7 @@ import type { LeafPut } from '../../crdt/leaves.ts';
 import type { EnvView, PlanInputs } from '../../crdt/model.ts';
 import { segmentsOf } from '../../crdt/pointer.ts';
 import { buildEnvView } from '../../crdt/view.ts';
-import { ClusterError } from '../errors.ts';
+import { asClusterError, ClusterError } from '../errors.ts';
 import type { NodeApi } from '../node-api.ts';
 import type { ApplyAnswer, FieldChange, PlanAnswer } from './answers.ts';
 import {
@@ -306,9 +306,15 @@ async function imagesToPush(
   const held = node.envView().images;
   const images = new Set(file.services.map((service) => service.image));
   const missing: string[] = [];
-  for (const image of [...images].toSorted(compareText)) {
-    if (held.has(image) || hasRegistry(image)) continue;
-    if ((await runtime.localImageId(image)) !== null) missing.push(image);
+  try {
+    for (const image of [...images].toSorted(compareText)) {
+      if (held.has(image) || hasRegistry(image)) continue;
+      if ((await runtime.localImageId(image)) !== null) missing.push(image);
+    }
+  } catch (error) {
+    // A host without an engine can still say what others shall run.
+    if (asClusterError(error).code !== 'ENGINE_UNREACHABLE') throw error;
+    context.progress('this host has no engine that answers; no local images are looked for');
   }
   return missing;
 }

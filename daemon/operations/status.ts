@@ -2,11 +2,12 @@
 import { z } from 'zod';
 import { params, envParam, define, nodeOf } from './common.ts';
 import type { NodeApi } from '../node-api.ts';
-import type { EventRow, HostRow, ServiceRow, StatusAnswer } from './answers.ts';
+import type { EventRow, HostRow, RoleRow, ServiceRow, StatusAnswer } from './answers.ts';
 import { eventRows } from './events.ts';
 import { hostRows } from './host-rows.ts';
 import type { Operation } from './operation.ts';
 import { isPlanStale } from './planning.ts';
+import { roleRows } from './role.ts';
 import { extraInstances, isServiceRight, serviceRows } from './service-rows.ts';
 
 /** Nobody can acknowledge an alarm yet, so that one counts as a difference only while it is new. */
@@ -42,6 +43,7 @@ export function statusOf(node: NodeApi, nowWallMs: number): StatusAnswer {
     ...services.filter((row) => !isServiceRight(row)).map(serviceDifference),
     ...extraInstances(node).map((name) => `${name} runs, and nothing wants it there`),
     ...hosts.flatMap(hostDifference),
+    ...roleRows(node).flatMap(roleDifference),
     ...unplaceable.map((name) => `${name} fits on no host: see \`trellis plan\``),
     ...(conflicts === 0
       ? []
@@ -75,6 +77,11 @@ function serviceDifference(row: ServiceRow): string {
 function hostDifference(host: HostRow): string[] {
   if (host.state === 'ready' || host.state === 'drained') return [];
   return [`host ${host.name} is ${host.state}`];
+}
+
+function roleDifference(role: RoleRow): string[] {
+  if (role.live >= role.minHosts) return [];
+  return [`role ${role.name} has ${role.live} live hosts of at least ${role.minHosts}`];
 }
 
 function alarmDifference(event: EventRow): string {
