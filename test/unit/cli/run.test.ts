@@ -169,6 +169,14 @@ test('the code of an invitation comes from a file, the environment or standard i
   const fromInput = await cli(['join'], join, { input: 'xyz\n' });
   expect(fromInput.asked[0]?.params).toEqual({ code: 'xyz' });
   expect((await cli(['join'], join)).exit).toBe(2);
+  const invitation = JSON.stringify({ code: 'c', peers: ['10.0.0.1:8443'], caPem: 'pem', id: 'i' });
+  const whole = await cli(['join', '--name', 'h2'], join, { input: invitation });
+  expect(whole.asked[0]?.params).toEqual({
+    code: 'c',
+    peers: ['10.0.0.1:8443'],
+    caPem: 'pem',
+    hostName: 'h2',
+  });
 });
 
 test('logs are cut into lines; several instances are told apart', async () => {
