@@ -20,6 +20,7 @@ import { Gate } from './gate.ts';
 import { protocolMax, protocolMin } from './hello.ts';
 import type { Hello } from './hello.ts';
 import { Link } from './link.ts';
+import { watchLocalAddresses } from './local-addresses.ts';
 import { hostOf, nodeIdOf, peerIdOf, portOf } from './peer-ids.ts';
 import { defaultLimits } from './peer-network.ts';
 import type {
@@ -68,6 +69,7 @@ class Libp2pNetwork implements PeerNetwork {
   readonly #idleSince = new WeakMap<Connection, number>();
   #libp2p: Libp2p | null = null;
   #sweepTimer: NodeJS.Timeout | null = null;
+  #stopWatching: () => void = () => {};
   #onFrame: (from: NodeId, frame: Uint8Array) => void = () => {};
   #onPeer: (peer: NodeId, isConnected: boolean) => void = () => {};
 
@@ -127,12 +129,14 @@ class Libp2pNetwork implements PeerNetwork {
     this.#gate.open();
     this.#sweepTimer = setInterval(() => this.#sweep(), this.#limits.sweepMs);
     this.#sweepTimer.unref();
+    this.#stopWatching = watchLocalAddresses(() => this.localAddressesChanged());
     this.rosterChanged();
   }
 
   async stop(): Promise<void> {
     this.#gate.close();
     this.#redial.stop();
+    this.#stopWatching();
     if (this.#sweepTimer !== null) clearInterval(this.#sweepTimer);
     // Last words go out; then the ends are cut, because the library waits half a second for each of them.
     await Promise.allSettled([...this.#links.values()].map((link) => link.finish()));
@@ -186,6 +190,14 @@ class Libp2pNetwork implements PeerNetwork {
     this.#bulk.drop(node, reason);
     for (const connection of this.#connectionsOf(node)) sever(connection, reason);
     this.#redial.hurry(node);
+  }
+
+  localAddressesChanged(): void {
+    for (const [node, link] of this.#links) {
+      this.#bulk.drop(node, 'addresses of this host changed');
+      void link.verify();
+    }
+    for (const node of this.#addresses.keys()) this.#redial.hurry(node);
   }
 
   listening(): readonly string[] {

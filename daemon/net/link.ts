@@ -45,6 +45,9 @@ export class Link {
   readonly #outbox: Outbox;
   #session: Session | null = null;
   #isPumping = false;
+  /** When we first sent something after the last frame came, null: the peer had the last word. */
+  #unansweredSinceMs: number | null = null;
+  #tickedMs = performance.now();
   /** `performance.now()` of the last frame, null: none yet. */
   lastFrameMs: number | null = null;
 
@@ -72,6 +75,7 @@ export class Link {
     } else {
       void this.#retire(session);
     }
+    this.#unansweredSinceMs = null;
     session.framed.push((message) => this.#receive(message));
     this.#startPump();
   }
@@ -85,15 +89,25 @@ export class Link {
   }
 
   /**
-   * Reaps a connection that was cut without a word. Costs nothing while frames come; the library's monitor would send
-   * ten packets per connection and interval from each side.
+   * Reaps a connection that was cut without a word: what we sent is not answered, or nothing at all came for long. Costs
+   * nothing while frames come; the library's monitor would send ten packets per connection and interval from each side.
    */
   tick(): void {
+    const nowMs = performance.now();
+    const { sweepMs, quietMs, silentMs, unansweredMs } = this.#options.limits;
+    // We were paused ourselves: answers may wait in the socket.
+    const isLate = nowMs - this.#tickedMs > 2 * sweepMs + 1_000;
+    this.#tickedMs = nowMs;
     const session = this.#session;
     if (session === null) return;
-    const heardMs = performance.now() - Math.max(session.openedMs, this.lastFrameMs ?? 0);
-    if (heardMs > this.#options.limits.silentMs) sever(session.connection, 'silent');
-    else if (heardMs > this.#options.limits.quietMs) this.#queue(kindPing, new Uint8Array(0));
+    if (isLate && this.#unansweredSinceMs !== null) this.#unansweredSinceMs = nowMs;
+    const heardMs = nowMs - Math.max(session.openedMs, this.lastFrameMs ?? 0);
+    const waitingMs = this.#unansweredSinceMs === null ? 0 : nowMs - this.#unansweredSinceMs;
+    if ((heardMs > silentMs && !isLate) || waitingMs > unansweredMs) {
+      sever(session.connection, 'silent');
+    } else if (heardMs > quietMs || waitingMs > unansweredMs / 3) {
+      this.#queue(kindPing, new Uint8Array(0));
+    }
   }
 
   drop(reason: string): void {
@@ -108,6 +122,17 @@ export class Link {
     if (frames.length > 0) await session.framed.send(frames, finishMs);
     await session.framed.close(AbortSignal.timeout(finishMs));
     await pause(flushMs);
+  }
+
+  /** Gives the session up unless the peer answers within `verifyMs`: our own address has changed under it. */
+  async verify(): Promise<void> {
+    const session = this.#session;
+    if (session === null) return;
+    const askedMs = performance.now();
+    this.#queue(kindPing, new Uint8Array(0));
+    await pause(this.#options.limits.verifyMs, undefined, { ref: false });
+    if (this.#session !== session || (this.lastFrameMs ?? 0) >= askedMs) return;
+    sever(session.connection, 'no answer after a change of addresses');
   }
 
   #isReplacedBy(current: Session, session: Session): boolean {
@@ -127,6 +152,7 @@ export class Link {
     const message = new Uint8Array(1 + frame.length);
     message[0] = kind;
     message.set(frame, 1);
+    if (kind !== kindPong) this.#unansweredSinceMs ??= performance.now();
     this.#options.counters.framesDroppedFull += this.#outbox.add(message);
     this.#startPump();
   }
@@ -136,6 +162,7 @@ export class Link {
     const { counters, node, onFrame } = this.#options;
     counters.bytesReceived += message.length;
     this.lastFrameMs = performance.now();
+    this.#unansweredSinceMs = null;
     if (message[0] === kindPing) this.#queue(kindPong, new Uint8Array(0));
     if (message[0] !== kindFrame) return;
     counters.framesReceived++;

@@ -45,10 +45,3 @@ export function watchLocalAddresses(
   timer.unref();
   return () => clearInterval(timer);
 }
-
-/** Multiaddrs for peers: `advertise` alone when given, else every usable address. */
-export function advertisedAddresses(port: number, advertise: string | null): readonly string[] {
-  if (advertise !== null)
-    return [`/${advertise.includes(':') ? 'ip6' : 'ip4'}/${advertise}/tcp/${port}`];
-  return localAddresses().map(({ family, address }) => `/${family}/${address}/tcp/${port}`);
-}

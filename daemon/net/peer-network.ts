@@ -37,6 +37,11 @@ export interface PeerNetwork extends Network {
   rosterChanged(): void;
   /** Membership found `node` silent: drop its connections and dial again at once. */
   disconnect(node: NodeId, reason: string): void;
+  /**
+   * Addresses of this host changed: sessions that do not answer are given up and everybody is dialled. The network
+   * watches the interfaces itself; calling it more often does no harm.
+   */
+  localAddressesChanged(): void;
   /** What we listen on, with real ports; a wildcard is spelt out per interface. */
   listening(): readonly string[];
   /** TCP port of the first listener; 0 before start. */
@@ -142,10 +147,14 @@ export interface NetworkLimits {
   readonly redialMsMax: number;
   /** A frame that the socket does not take for so long means the peer is gone. */
   readonly writeStallMs: number;
+  /** What we sent must be answered within this (a third of it later the peer is asked to), or the session is given up. */
+  readonly unansweredMs: number;
   /** A session on which nothing came for `quietMs` is asked, and given up at `silentMs`. Looked at every `sweepMs`. */
   readonly quietMs: number;
   readonly silentMs: number;
   readonly sweepMs: number;
+  /** For the answer to a ping after our own address changed. */
+  readonly verifyMs: number;
   /** Connections without a session and without a stream are closed after this. */
   readonly idleConnectionMs: number;
   /** Streams of calls, messages and blobs from one peer. */
@@ -170,9 +179,11 @@ export const defaultLimits: NetworkLimits = Object.freeze({
   redialMsMin: 250,
   redialMsMax: 15_000,
   writeStallMs: 10_000,
+  unansweredMs: 9_000,
   quietMs: 25_000,
   silentMs: 45_000,
-  sweepMs: 10_000,
+  sweepMs: 1_500,
+  verifyMs: 2_000,
   idleConnectionMs: 60_000,
   streamsPerPeerMax: 64,
   blobHashesMax: 1_000,

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { NetworkLimits } from '../../../daemon/net/peer-network.ts';
 import { eventually } from '../../await.ts';
 import { bytes, meshed, TestCluster } from './cluster.ts';
 import type { TestNode } from './cluster.ts';
@@ -25,11 +26,13 @@ afterEach(async () => {
 });
 
 /** Two members that reach each other through a link which can be cut. */
-async function pair(): Promise<{ a: TestNode; b: TestNode; all: { cut(): void; heal(): void } }> {
-  const a = await cluster.start({ limits });
+async function pair(
+  nodeLimits: Partial<NetworkLimits> = limits,
+): Promise<{ a: TestNode; b: TestNode; all: { cut(): void; heal(): void } }> {
+  const a = await cluster.start({ limits: nodeLimits });
   const toA = await SilentLink.to(a.network.port());
   cluster.addresses.set(a.id, toA.address);
-  const b = await cluster.start({ limits });
+  const b = await cluster.start({ limits: nodeLimits });
   const toB = await SilentLink.to(b.network.port());
   cluster.addresses.set(b.id, toB.address);
   links.push(toA, toB);
@@ -42,7 +45,7 @@ async function pair(): Promise<{ a: TestNode; b: TestNode; all: { cut(): void; h
 }
 
 test('an idle session stays: silence is asked about, and answered', async () => {
-  const { a, b } = await pair();
+  const { a, b } = await pair({ ...limits, silentMs: 10_000, unansweredMs: 10_000 });
   const before = a.peerEvents.length;
   const { bytesReceived } = a.network.counters();
   await eventually(() => a.network.counters().bytesReceived > bytesReceived + 8, {
@@ -85,4 +88,48 @@ test('a cut that only one side noticed: its new session replaces the dead one of
     },
     { withinMs: 10_000, what: 'frames flow in both directions' },
   );
+});
+
+test('[stackato:S8] after a change of our own address, sessions that do not answer are given up at once', async () => {
+  const { a, b, all } = await pair({
+    ...limits,
+    quietMs: 60_000,
+    silentMs: 60_000,
+    unansweredMs: 60_000,
+    verifyMs: 200,
+  });
+  const events = a.peerEvents.length;
+  a.network.localAddressesChanged();
+  a.network.send(b.id, bytes('answered'));
+  await eventually(() => b.frames.length === 1, { withinMs: 5_000 });
+  all.cut();
+  a.network.localAddressesChanged();
+  await eventually(() => a.network.connected().length === 0, { withinMs: 5_000 });
+  expect(a.peerEvents.length).toBe(events + 1);
+  all.heal();
+  await eventually(
+    () => {
+      a.network.send(b.id, bytes('x'));
+      return b.frames.length > 1;
+    },
+    { withinMs: 10_000 },
+  );
+});
+
+test('a peer that leaves what we send unanswered is given up long before a silent one', async () => {
+  const patient = { ...limits, quietMs: 60_000, silentMs: 60_000, unansweredMs: 600 };
+  const { a, b, all } = await pair(patient);
+  // One-way traffic alone is no reason: the peer is asked and answers.
+  const events = a.peerEvents.length;
+  const { bytesReceived } = a.network.counters();
+  a.network.send(b.id, bytes('one way'));
+  await eventually(() => a.network.counters().bytesReceived > bytesReceived, { withinMs: 5_000 });
+  expect(a.peerEvents.length).toBe(events);
+  all.cut();
+  a.network.send(b.id, bytes('lost'));
+  await eventually(() => a.network.connected().length === 0, { withinMs: 5_000 });
+  // b has sent nothing, so it waits for its own limits; a's new session replaces its dead one.
+  expect(b.network.connected()).toEqual([a.id]);
+  all.heal();
+  await eventually(() => a.network.connected().length === 1, { withinMs: 5_000 });
 });
