@@ -134,8 +134,7 @@ export const clusterCommands: readonly Command[] = [
     section: 'cluster',
     summary: 'make this host a member of a cluster',
     about:
-      'The code is read from --code-file, else from TRELLIS_CODE, else from standard input; never from the command line. ' + ' +
-      'What `trellis invite --json` printed is taken too: it names peers and certificate.',
+      'The code is read from --code-file, else from TRELLIS_CODE, else from standard input; never from the command line. ' +
       'The line that `trellis invite` printed, or its --json, may stand for the code and then brings peers and certificate along.',
     flags: [
       {

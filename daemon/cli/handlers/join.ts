@@ -3,12 +3,13 @@ import { ClusterError } from '../../errors.ts';
 import { readTextFile } from '../passphrase.ts';
 import { progressHooks, show } from '../run.ts';
 import type { Run } from '../spec.ts';
+import { parseTicket } from '../ticket.ts';
 
 export async function run(run: Run): Promise<number> {
   const { codeFile, caFile, ...params } = run.params;
-  const invitation = parseInvitation(await readCode(run, codeFile));
+  const ticket = parseTicket(await readCode(run, codeFile));
   const call = {
-    ...invitation,
+    ...ticket,
     ...params,
     ...(typeof caFile === 'string' ? { caPem: readTextFile(caFile) } : {}),
   };
@@ -21,25 +22,14 @@ export async function run(run: Run): Promise<number> {
 async function readCode(run: Run, file: unknown): Promise<string> {
   const fromEnvironment = run.terminal.env['TRELLIS_CODE'];
   delete process.env['TRELLIS_CODE'];
-  if (typeof file === 'string') return readTextFile(file);
-  if (fromEnvironment !== undefined && fromEnvironment !== '') return fromEnvironment;
-  if (run.terminal.isInTty) return run.terminal.askSecret('Invitation code: ');
-  return run.terminal.readInput();
-}
-
-/** A bare code, or what `trellis invite --json` printed: that names peers and certificate too. */
-function parseInvitation(text: string): { code: string; peers?: unknown; caPem?: unknown } {
-  const trimmed = text.trim();
-  if (trimmed === '') {
+  let code: string;
+  if (typeof file === 'string') code = readTextFile(file);
+  else if (fromEnvironment !== undefined && fromEnvironment !== '') code = fromEnvironment;
+  else if (run.terminal.isInTty) code = await run.terminal.askSecret('Invitation code: ');
+  else code = await run.terminal.readInput();
+  if (code.trim() === '') {
     const reason = 'no code: give --code-file, TRELLIS_CODE or standard input';
     throw new ClusterError('USAGE', { reason, command: 'join' });
   }
-  if (!trimmed.startsWith('{')) return { code: trimmed.split('\n', 1)[0]?.trim() ?? '' };
-  try {
-    const { code, peers, caPem } = JSON.parse(trimmed) as Record<string, unknown>;
-    return { code: String(code), ...(peers === undefined ? {} : { peers, caPem }) };
-  } catch (error) {
-    const reason = 'the invitation is neither a code nor the answer of `trellis invite --json`';
-    throw new ClusterError('INVALID', { reason }, error);
-  }
+  return code.trim();
 }
