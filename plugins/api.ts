@@ -42,6 +42,8 @@ export interface ReconcileOutcome {
   /** Steps that changed something, for events and tests: [] means the world already matched. */
   readonly changes: readonly string[];
   readonly failures: readonly ItemFailure[];
+  /** Items still being worked on (a large image, a long grace period); a reconcile is asked for when they end. */
+  readonly pending?: readonly string[];
 }
 
 export interface ItemFailure {

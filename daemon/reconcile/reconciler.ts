@@ -76,6 +76,7 @@ class PluginLoop {
   failures: readonly ItemFailure[] = [];
   runs = 0;
   #isDue = false;
+  #hasPending = false;
   #isStopped = false;
   #current: Promise<void> | null = null;
   #abort = new AbortController();
@@ -95,7 +96,10 @@ class PluginLoop {
 
   isBusy(): boolean {
     return (
-      this.#isDue || this.#current !== null || this.failures.some((failure) => failure.isTransient)
+      this.#isDue ||
+      this.#current !== null ||
+      this.#hasPending ||
+      this.failures.some((failure) => failure.isTransient)
     );
   }
 
@@ -141,6 +145,7 @@ class PluginLoop {
     }
     this.runs++;
     this.failures = outcome.failures;
+    this.#hasPending = (outcome.pending?.length ?? 0) > 0;
     this.#attempt = outcome.failures.some((failure) => failure.isTransient) ? this.#attempt + 1 : 0;
     this.#options.onOutcome(this.name, outcome);
   }
