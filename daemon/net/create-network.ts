@@ -38,7 +38,7 @@ import { acceptSession, HandshakeError, openSession } from './session.ts';
 import type { SessionOptions } from './session.ts';
 import { sever } from './sever.ts';
 
-const bulkOpenTimeoutMs = 5_000;
+const bulkOpenTimeoutMs = 10_000;
 /** Larger than a stream's receive window, so that a paused reader never loses its stream. */
 const windowBytesMax = 4 << 20;
 const readBufferBytesMax = 2 * windowBytesMax;

@@ -38,17 +38,17 @@ test('a thousand silent connections: few are kept, for a short time, and members
     const socket = raw(a);
     socket.on('close', () => closed++);
   }
-  await eventually(() => closed >= 1_000 - limits.unprovenMax, { withinMs: 10_000 });
+  await eventually(() => a.network.counters().connectionsLimited > 500, { withinMs: 15_000 });
   b.network.send(a.id, bytes('still here'));
   await eventually(() => a.frames.length === 1, { withinMs: 5_000 });
-  const { connectionsLimited, connections } = a.network.counters();
-  expect(connectionsLimited).toBeGreaterThanOrEqual(1_000 - limits.unprovenMax);
-  expect(connections).toBe(1);
+  expect(a.network.counters().connections).toBe(1);
   await eventually(() => closed === 1_000, {
-    withinMs: 10_000,
+    withinMs: 15_000,
     what: 'silent ones run out of time',
   });
-  expect(a.network.counters().handshakesFailed).toBeGreaterThan(0);
+  const { connectionsLimited, handshakesFailed } = a.network.counters();
+  expect(handshakesFailed).toBeGreaterThan(0);
+  expect(connectionsLimited + handshakesFailed).toBe(1_000);
   const c = await cluster.start();
   await meshed([a, b, c]);
 });
