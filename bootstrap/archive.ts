@@ -48,7 +48,7 @@ export async function writeArchive(options: {
   try {
     await Promise.all([
       fill(tar, options.dir, options.top, await listEntries(options.dir, options.exclude)),
-      pipeline(tar, createGzip({ level: 6 }), count, createWriteStream(draft)),
+      pipeline(tar, createGzip({ level: 3 }), count, createWriteStream(draft)),
     ]);
     const handle = await open(draft, 'r+');
     await handle.sync();
@@ -70,7 +70,8 @@ export async function contentHash(dir: string, exclude: readonly string[] = []):
   return hash.digest('hex');
 }
 
-async function fileHash(file: string): Promise<string> {
+/** sha-256 of a file, lower-case hex. */
+export async function fileHash(file: string): Promise<string> {
   const hash = createHash('sha256');
   await pipeline(createReadStream(file), hash);
   return hash.digest('hex');

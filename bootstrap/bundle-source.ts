@@ -1,11 +1,11 @@
 /**
- * The bundle that a member hands to joining hosts: packed again from where it was installed, or built when the daemon
- * runs from a clone. Made on the first request and kept in a cache directory; at most one version is kept.
+ * The bundle that a member hands to joining hosts: the archive it was installed from, else packed again from what
+ * is installed, or built when the daemon runs from a clone. Made on the first request and kept in a cache directory; at most one version is kept.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { contentHash, writeArchive, type Archive } from './archive.ts';
+import { contentHash, fileHash, writeArchive, type Archive } from './archive.ts';
 
 export interface ServedBundle extends Archive {
   /** 'x64' or 'arm64': hosts of another architecture need a bundle from a member of theirs. */
@@ -53,7 +53,7 @@ export class BundleSource {
     await mkdir(this.#cacheDir, { recursive: true });
     const aboutFile = path.join(this.#home, 'bundle.json');
     const made = existsSync(aboutFile)
-      ? await this.#repack(JSON.parse(await readFile(aboutFile, 'utf8')) as About)
+      ? await this.#installed(JSON.parse(await readFile(aboutFile, 'utf8')) as About)
       : await this.#build();
     const draft = `${sumFile(made.file)}.${process.pid}`;
     await writeFile(draft, `${made.sha256}  trellis-linux-${made.arch}.tar.gz\n`);
@@ -67,8 +67,21 @@ export class BundleSource {
     return buildBundle(this.#cacheDir);
   }
 
-  /** The same bytes that this host was installed from, since an archive depends on contents alone. */
-  async #repack({ version, arch, content }: About): Promise<ServedBundle> {
+  /** What this host was installed from: kept beside it, else packed again, since an archive depends on contents alone. */
+  async #installed({ version, arch, content }: About): Promise<ServedBundle> {
+    const kept = path.join(this.#home, keptArchive);
+    if (existsSync(kept)) {
+      await this.#clear(null);
+      const link = path.join(this.#cacheDir, `trellis-${version}.tar.gz`);
+      await symlink(kept, link);
+      return {
+        file: link,
+        sha256: await fileHash(kept),
+        sizeBytes: (await stat(kept)).size,
+        version,
+        arch,
+      };
+    }
     const file = path.join(this.#cacheDir, `trellis-${version}-${content.slice(0, 16)}.tar.gz`);
     await this.#clear(path.basename(file));
     const sum = await readFile(sumFile(file), 'utf8').catch(() => null);
@@ -104,5 +117,6 @@ function sumFile(file: string): string {
   return `${file}.sha256`;
 }
 
-/** What appears beside an installed bundle in use. */
-const installedExtras = ['cache'];
+/** What appears beside an installed bundle: the archive it came from, and compiled code. */
+const keptArchive = 'bundle.tar.gz';
+const installedExtras = [keptArchive, 'cache'];

@@ -197,6 +197,12 @@ undo_staging() {
   [ "$had_prefix" = 1 ] || rm -rf "$prefix"
 }
 
+# unpack ARCHIVE: into $staging/trellis. The archive stays with it, so that this host can hand it on at once.
+unpack() {
+  tar -xzf "$1" -C "$staging"
+  mv "$1" "$staging/trellis/bundle.tar.gz"
+}
+
 # Older versions and leftovers, once the new one works.
 drop_other_versions() {
   rm -rf "$staging" ${replaced:+"$replaced"}
@@ -334,13 +340,23 @@ start_service() {
       ;;
     none) start_detached ;;
   esac
-  wait_until 30 'the daemon' daemon_answers
+  wait_until 30 'the daemon' daemon_answers_or_died
+}
+
+daemon_answers_or_died() {
+  daemon_answers && return 0
+  if [ -s "$run/daemon.pid" ] && [ ! -d "/proc/$(cat "$run/daemon.pid")" ]; then
+    tail -n 3 "$log" >&2
+    fail 1 'the daemon ended at once; the lines above say why'
+  fi
+  return 1
 }
 
 daemon_answers() { "$link" info --json >/dev/null 2>&1; }
 
 start_detached() {
   mkdir -p "$run"
+  chmod 700 "$run"
   # shellcheck disable=SC2086
   setsid "$link" daemon $daemon_flags >>"$log" 2>&1 </dev/null &
   printf '%s\n' "$!" >"$run/daemon.pid"

@@ -52,6 +52,7 @@ unpack_bundle() {
   if [ -z "$bundle" ] && [ -f "$here/../bundle.json" ]; then
     mkdir "$staging/trellis"
     for part in VERSION bundle.json bin lib share; do cp -R "$here/../$part" "$staging/trellis/"; done
+    [ ! -f "$here/../bundle.tar.gz" ] || cp "$here/../bundle.tar.gz" "$staging/trellis/"
     return 0
   fi
   if [ -z "$bundle" ]; then
@@ -65,7 +66,8 @@ unpack_bundle() {
     (cd "$(dirname "$bundle")" && sha256sum -c "$(basename "$bundle").sha256" >/dev/null) ||
       fail 1 "$bundle is not what $bundle.sha256 names"
   fi
-  tar -xzf "$bundle" -C "$staging"
+  cp "$bundle" "$staging/bundle.tar.gz"
+  unpack "$staging/bundle.tar.gz"
 }
 
 install_host() {

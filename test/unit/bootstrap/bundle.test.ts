@@ -5,6 +5,8 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  realpathSync,
+  renameSync,
   rmSync,
   utimesSync,
   writeFileSync,
@@ -106,4 +108,15 @@ test('changed files are not handed on', async () => {
   writeFileSync(path.join(home, 'a/one'), 'tampered');
   const source = new BundleSource(path.join(work, 'served'), home);
   await expect(source.bundle()).rejects.toThrow('were changed');
+});
+
+test('a host that kept its archive hands on that very file', async () => {
+  const { home, original } = await installed();
+  renameSync(path.join(work, 'o.tgz'), path.join(home, 'bundle.tar.gz'));
+  const cache = path.join(work, 'served');
+  for (const _ of ['first start', 'second start']) {
+    const { sha256, file } = await new BundleSource(cache, home).bundle();
+    expect(sha256).toBe(original);
+    expect(realpathSync(file)).toBe(realpathSync(path.join(home, 'bundle.tar.gz')));
+  }
 });
