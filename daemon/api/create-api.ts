@@ -21,18 +21,29 @@ import type { RouteOptions } from './routes.ts';
 import { listenOnSocket } from './unix-socket.ts';
 import { serveUpgrades } from './upgrade.ts';
 
-const limits = {
+export interface ApiLimits {
+  readonly socketConnectionsMax: number;
+  readonly httpsConnectionsMax: number;
+  /** Browsers and proxies open several; a flood from one machine opens all it can. */
+  readonly connectionsPerAddressMax: number;
+  readonly handshakeMsMax: number;
+  readonly headersMsMax: number;
+  /** To receive a request; answers may take as long as their operation. */
+  readonly requestMsMax: number;
+  readonly keepAliveMs: number;
+  readonly headerBytesMax: number;
+}
+
+const defaultLimits: ApiLimits = {
   socketConnectionsMax: 512,
   httpsConnectionsMax: 512,
-  /** Browsers and proxies open several; a flood from one machine opens all it can. */
   connectionsPerAddressMax: 64,
   handshakeMsMax: 10_000,
   headersMsMax: 10_000,
-  /** To receive a request; answers may take as long as their operation. */
   requestMsMax: 60_000,
   keepAliveMs: 30_000,
   headerBytesMax: 64 << 10,
-} as const;
+};
 
 export interface Api {
   /** Fails with SOCKET_IN_USE. */
@@ -65,7 +76,10 @@ interface Listener {
   close(): Promise<void>;
 }
 
-export function createApi(context: ApiContext): Api {
+/** `changes`: other limits, for tests. */
+export function createApi(context: ApiContext, changes: Partial<ApiLimits> = {}): Api {
+  const limits = { ...defaultLimits, ...changes };
+  const serverLimits = serverOptions(limits);
   const followers = new EventFollowers(context.clock);
   const counts = { refused: 0, handshakesFailed: 0 };
   let socket: Listener | null = null;
@@ -94,7 +108,7 @@ export function createApi(context: ApiContext): Api {
           handler,
         ),
       );
-      boundConnections(made.server, counts);
+      boundConnections(made.server, limits, counts);
       await listenOnPort(made, address, port);
       https = made;
       return (made.server.address() as AddressInfo).port;
@@ -120,13 +134,15 @@ export function createApi(context: ApiContext): Api {
   };
 }
 
-const serverLimits = {
-  headersTimeout: limits.headersMsMax,
-  requestTimeout: limits.requestMsMax,
-  keepAliveTimeout: limits.keepAliveMs,
-  maxHeaderSize: limits.headerBytesMax,
-  connectionsCheckingInterval: 2_000,
-} as const;
+function serverOptions(limits: ApiLimits) {
+  return {
+    headersTimeout: limits.headersMsMax,
+    requestTimeout: limits.requestMsMax,
+    keepAliveTimeout: limits.keepAliveMs,
+    maxHeaderSize: limits.headerBytesMax,
+    connectionsCheckingInterval: Math.min(2_000, limits.headersMsMax),
+  };
+}
 
 function tlsOptions({ certPem, keyPem }: Certificate): {
   cert: string;
@@ -173,6 +189,7 @@ async function makeListener(
 /** Before TLS: a connection over the limit costs us an accept and no more. */
 function boundConnections(
   server: Server,
+  limits: ApiLimits,
   counts: { refused: number; handshakesFailed: number },
 ): void {
   server.maxConnections = limits.httpsConnectionsMax;

@@ -476,6 +476,41 @@ describe('HTTPS', () => {
   });
 });
 
+test('whoever is slow to shake hands, to ask or to finish asking is cut off', async () => {
+  const limits = { handshakeMsMax: 200, headersMsMax: 200, requestMsMax: 400 };
+  const strict = await startWorld(cluster, { limits });
+  const closed = (socket: Socket): Promise<void> =>
+    new Promise((resolve) =>
+      socket
+        .on('error', () => {})
+        .once('close', () => resolve())
+        .resume(),
+    );
+  const secure = (text: string): Socket => {
+    const tls = {
+      host: '127.0.0.1',
+      port: strict.port,
+      ca: cluster.founding.caPem,
+      servername: 'shop.trellis.internal',
+    };
+    const socket = tlsConnect(tls, () => socket.write(text));
+    return socket;
+  };
+  try {
+    await Promise.all([
+      closed(connect(strict.port, '127.0.0.1')),
+      closed(secure('GET /healthz HTTP/1.1\r\nHost: x\r\n')),
+      closed(
+        secure(
+          'POST /api/v1/join HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{',
+        ),
+      ),
+    ]);
+  } finally {
+    await strict.stop();
+  }
+});
+
 test('a line without an end is refused before it fills the memory', async () => {
   async function* source(): AsyncGenerator<Buffer> {
     for (;;) yield Buffer.alloc(1 << 20, 'x');

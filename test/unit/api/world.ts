@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { createApi } from '../../../daemon/api/create-api.ts';
-import type { Api } from '../../../daemon/api/create-api.ts';
+import type { Api, ApiLimits } from '../../../daemon/api/create-api.ts';
 import { TokenTable } from '../../../daemon/api/tokens.ts';
 import { systemClock } from '../../../daemon/clock.ts';
 import { silentLog } from '../../../daemon/logger.ts';
@@ -59,6 +59,7 @@ export async function startWorld(
     operations?: readonly Operation[];
     isMember?: boolean;
     certificate?: Certificate;
+    limits?: Partial<ApiLimits>;
   } = {},
 ): Promise<World> {
   const dir = mkdtempSync(join(tmpdir(), 'trellis-api-'));
@@ -138,28 +139,31 @@ export async function startWorld(
     log: silentLog,
   });
   const admission = cluster.admission();
-  const api = createApi({
-    bus,
-    tokens,
-    version: '1.2.3',
-    clock: systemClock,
-    log: silentLog,
-    node: () => (isMember ? node : null),
-    socketSession: (operator) => logins.sessions.current(operator),
-    session: (id) => logins.sessions.get(id),
-    admission: () => admission,
-    joinScript: () => '#!/bin/sh\necho joining\n',
-    bundleFile: async (path) => (path === 'trellis.tar' ? join(dir, 'bundle.tar') : null),
-    metrics: () => [
-      {
-        name: 'trellis_members',
-        help: 'members\nby state',
-        type: 'gauge',
-        samples: [{ labels: { state: 'a"live' }, value: 3 }],
-      },
-    ],
-    isReady: () => true,
-  });
+  const api = createApi(
+    {
+      bus,
+      tokens,
+      version: '1.2.3',
+      clock: systemClock,
+      log: silentLog,
+      node: () => (isMember ? node : null),
+      socketSession: (operator) => logins.sessions.current(operator),
+      session: (id) => logins.sessions.get(id),
+      admission: () => admission,
+      joinScript: () => '#!/bin/sh\necho joining\n',
+      bundleFile: async (path) => (path === 'trellis.tar' ? join(dir, 'bundle.tar') : null),
+      metrics: () => [
+        {
+          name: 'trellis_members',
+          help: 'members\nby state',
+          type: 'gauge',
+          samples: [{ labels: { state: 'a"live' }, value: 3 }],
+        },
+      ],
+      isReady: () => true,
+    },
+    options.limits,
+  );
   const socket = join(dir, 'api.sock');
   await api.openSocket(socket);
   const port = await api.openHttps({
