@@ -163,8 +163,6 @@ export interface PlanInputs {
   readonly numbers: readonly (readonly [string, number])[];
   /** The committed plan's placements: what is preferred to stay. */
   readonly previous: readonly Placement[];
-  /** Services that exist but cannot be read now (a poison object): their placements stay as they are. Sorted. */
-  readonly held?: readonly ObjectId[];
 }
 
 export interface PlanHost {
@@ -302,9 +300,17 @@ export interface InventoryFact {
     /** As Node names it: 'x64', 'arm64'. */
     readonly architecture: string;
   };
-  readonly memory: { readonly totalBytes: number; readonly availableBytes: number; readonly swapBytes: number };
+  readonly memory: {
+    readonly totalBytes: number;
+    readonly availableBytes: number;
+    readonly swapBytes: number;
+  };
   /** The file system of the state directory: where Trellis itself needs room. */
-  readonly stateDisk: { readonly mount: string; readonly totalBytes: number; readonly freeBytes: number } | null;
+  readonly stateDisk: {
+    readonly mount: string;
+    readonly totalBytes: number;
+    readonly freeBytes: number;
+  } | null;
   /** Local file systems, by mount point. */
   readonly filesystems: readonly {
     readonly mount: string;

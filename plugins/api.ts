@@ -65,7 +65,12 @@ export class PluginError extends Error {
   readonly code: string;
   readonly details: Readonly<Record<string, unknown>>;
 
-  constructor(code: string, details: Readonly<Record<string, unknown>>, message: string, cause?: unknown) {
+  constructor(
+    code: string,
+    details: Readonly<Record<string, unknown>>,
+    message: string,
+    cause?: unknown,
+  ) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'PluginError';
     this.code = code;
@@ -99,7 +104,10 @@ export interface Blobs {
   /** Stores a stream under its own hash; atomic, idempotent. Rejects below the disk floor (DISK_FULL). */
   put(bytes: AsyncIterable<Uint8Array> | Uint8Array): Promise<{ hash: Hash; sizeBytes: number }>;
   /** Gets it from whoever has it; resumes a part that is here; concurrent calls share one transfer. */
-  fetch(hash: Hash, options: { signal?: AbortSignal; onProgress?: (doneBytes: number, totalBytes: number) => void }): Promise<string>;
+  fetch(
+    hash: Hash,
+    options: { signal?: AbortSignal; onProgress?: (doneBytes: number, totalBytes: number) => void },
+  ): Promise<string>;
 }
 
 /** What operations ask of the container engine of this host; the docker plugin provides it. */
@@ -107,20 +115,46 @@ export interface ContainerRuntime {
   /** Chunks of a container's output, oldest first. `follow` ends with the signal or the container's end. */
   logs(
     containerId: string,
-    options: { follow: boolean; tail?: number; sinceMs?: number; timestamps?: boolean; signal: AbortSignal },
+    options: {
+      follow: boolean;
+      tail?: number;
+      sinceMs?: number;
+      timestamps?: boolean;
+      signal: AbortSignal;
+    },
   ): AsyncIterable<{ stream: 'stdout' | 'stderr'; bytes: Uint8Array }>;
   exec(
     containerId: string,
-    options: { command: readonly string[]; isTty: boolean; env?: readonly string[]; signal: AbortSignal },
+    options: {
+      command: readonly string[];
+      isTty: boolean;
+      env?: readonly string[];
+      signal: AbortSignal;
+    },
   ): Promise<ExecSession>;
   /** Puts a local image into the blob plane. Rejects IMAGE_UNAVAILABLE when the engine does not have it. */
   pushImage(
     reference: string,
-    options: { signal: AbortSignal; onProgress: (what: string, doneBytes: number, totalBytes: number) => void },
-  ): Promise<{ reference: string; manifest: Hash; imageId: string; sizeBytes: number; layers: readonly Hash[] }>;
+    options: {
+      signal: AbortSignal;
+      onProgress: (what: string, doneBytes: number, totalBytes: number) => void;
+    },
+  ): Promise<{
+    reference: string;
+    manifest: Hash;
+    imageId: string;
+    sizeBytes: number;
+    layers: readonly Hash[];
+  }>;
   /** Image id of a local image, null when the engine does not have it. */
   localImageId(reference: string): Promise<string | null>;
-  engine(): Promise<{ state: 'ok' | 'absent' | 'hung'; version?: string; apiVersion?: string; endpoint: string; reason?: string }>;
+  engine(): Promise<{
+    state: 'ok' | 'absent' | 'hung';
+    version?: string;
+    apiVersion?: string;
+    endpoint: string;
+    reason?: string;
+  }>;
 }
 
 export interface ExecSession {

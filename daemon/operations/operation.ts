@@ -69,5 +69,9 @@ export interface OperationContext {
    * Runs an operation on another host under the caller's session, signed for that host; itself when `host` is self.
    * Fails with HOST_UNREACHABLE.
    */
-  remote(host: HostId, call: { group: string; command: string; params: unknown }, io?: StreamIo): Promise<unknown>;
+  remote(
+    host: HostId,
+    call: { group: string; command: string; params: unknown },
+    io?: StreamIo,
+  ): Promise<unknown>;
 }

@@ -1,6 +1,6 @@
 /**
  * Makes service names and numbers work on this host, also while the daemon is dead: a virtual address on lo, packet
- * filter rules in our own chains, a block in /etc/hosts, and a script that brings it all back at boot. See ADR 4.
+ * filter rules in our own chains, a block in /etc/hosts, and a script that brings it all back at boot. See ADR 5.
  *
  * The steps do not wait for each other: a host without iptables still gets its names, one without room in /etc its rules.
  */
