@@ -1,5 +1,4 @@
 /** A founded cluster in memory, with the daemon's own roster: what trust's tests start from. */
-import { X509Certificate } from 'node:crypto';
 import type { ClusterId, HostId } from '../../../crdt/ids.ts';
 import type { SignedBytes } from '../../../crdt/records.ts';
 import { systemClock } from '../../../daemon/clock.ts';
@@ -131,8 +130,4 @@ export async function newCluster(name = 'shop'): Promise<TestCluster> {
         log: silentLog,
       }),
   };
-}
-
-export function subjectOf(pem: string): string {
-  return new X509Certificate(pem).subject;
 }
