@@ -6,8 +6,10 @@
  * with the fewest instances of the service, then the least reserved, then the highest rendezvous weight; `pack` the most
  * reserved. The order of hosts and services in the inputs plays no part.
  *
- * Dead hosts keep what they have and get nothing new; drained ones lose what may move. What fits nowhere is listed with
- * the reason of every host, and disturbs nothing else.
+ * Dead hosts keep what they have and get nothing new; drained ones lose what may move. What runs and no longer fits its
+ * reservation moves only where the service is `relocatable: yes`, and stays with a warning otherwise: a smaller inventory,
+ * or none yet, must never stop anything. What fits nowhere is listed with the reason of every host, and disturbs nothing
+ * else.
  */
 import { compareText, encode } from '../../crdt/codec.ts';
 import { hash32, pairWeight } from '../../crdt/hash32.ts';
@@ -23,19 +25,44 @@ import type {
   Slot,
   Unplaceable,
 } from '../../crdt/model.ts';
+import { canonicalInputs } from './inputs.ts';
 
 /** Share of a host's memory that is never promised to services: the kernel, the engine and we need some. */
-const memoryReserveShare = 0.05;
+export const memoryReserveShare = 0.05;
+/** A plan settles in two; the third is for those that free room for each other. */
+const passesMax = 4;
 /** Hosts named per unplaceable instance. */
 const reasonsMax = 50;
 /** Instances of one service on one host, when the service does not say. */
 const perHostMaxDefault = Number.POSITIVE_INFINITY;
 
 export function inputHash(inputs: PlanInputs, sha256: (bytes: Uint8Array) => Uint8Array): Hash {
-  return hex(sha256(encode(inputs))) as Hash;
+  return hex(sha256(encode(canonicalInputs(inputs)))) as Hash;
 }
 
 export function plan(inputs: PlanInputs, sha256: (bytes: Uint8Array) => Uint8Array): Plan {
+  const canonical = canonicalInputs(inputs);
+  let board = fill(canonical);
+  // What one pass moves away leaves room that the next may use. Settled here, a plan made again changes nothing.
+  for (let pass = 1; pass < passesMax; pass++) {
+    const next = fill({ ...canonical, previous: board.placements });
+    const isSettled = samePlaces(board.placements, next.placements);
+    board = next;
+    if (isSettled) break;
+  }
+  return {
+    v: 1,
+    env: inputs.env,
+    inputHash: hex(sha256(encode(canonical))) as Hash,
+    placements: board.placements.toSorted(comparePlacements),
+    unplaceable: board.unplaceable.toSorted(
+      (a, b) => compareText(a.service, b.service) || compareSlots(a.slot, b.slot),
+    ),
+    warnings: [...new Set([...board.warnings, ...roleWarnings(inputs)])].toSorted(compareText),
+  };
+}
+
+function fill(inputs: PlanInputs): Board {
   const board = new Board(inputs);
   const services = inputs.services.toSorted(
     (a, b) => compareText(a.name, b.name) || compareText(a.id, b.id),
@@ -46,19 +73,21 @@ export function plan(inputs: PlanInputs, sha256: (bytes: Uint8Array) => Uint8Arr
     (a, b) =>
       weightOf(b.service) - weightOf(a.service) ||
       compareText(a.service.name, b.service.name) ||
+      compareText(a.service.id, b.service.id) ||
       compareSlots(a.slot, b.slot),
   );
   for (const slot of open) board.place(slot);
-  return {
-    v: 1,
-    env: inputs.env,
-    inputHash: inputHash(inputs, sha256),
-    placements: board.placements.toSorted(comparePlacements),
-    unplaceable: board.unplaceable.toSorted(
-      (a, b) => compareText(a.service, b.service) || compareSlots(a.slot, b.slot),
-    ),
-    warnings: [...board.warnings, ...roleWarnings(inputs)].toSorted(compareText),
-  };
+  return board;
+}
+
+function samePlaces(a: readonly Placement[], b: readonly Placement[]): boolean {
+  if (a.length !== b.length) return false;
+  const places = new Map(
+    a.map((placement) => [`${placement.service}/${placement.slot}`, placement.host]),
+  );
+  return b.every(
+    (placement) => places.get(`${placement.service}/${placement.slot}`) === placement.host,
+  );
 }
 
 /** May instances of the service be on this host at all? Room and liveness are asked elsewhere. */
@@ -81,6 +110,9 @@ interface OpenSlot {
 interface Load {
   readonly host: PlanHost;
   readonly hash: number;
+  readonly memoryBytesMax: number;
+  /** Share of the scarcer resource that is promised. */
+  reserved: number;
   cpu: number;
   memoryBytes: number;
   instances: number;
@@ -98,6 +130,9 @@ class Board {
   readonly #byRole = new Map<string, Load[]>();
   readonly #previous = new Map<string, Map<Slot, HostId>>();
   readonly #dedicated: ReadonlySet<string>;
+  readonly #eligibleLoads = new Map<string, readonly Load[]>();
+  readonly #loadsByName: readonly Load[];
+  readonly #reasonsOf = new Map<string, Unplaceable['perHost']>();
 
   constructor(inputs: PlanInputs) {
     this.#dedicated = new Set(
@@ -107,6 +142,8 @@ class Board {
       const load: Load = {
         host,
         hash: hash32(host.id),
+        memoryBytesMax: host.memoryBytes * (1 - memoryReserveShare),
+        reserved: 0,
         cpu: 0,
         memoryBytes: 0,
         instances: 0,
@@ -120,6 +157,9 @@ class Board {
         else list.push(load);
       }
     }
+    this.#loadsByName = [...this.#loads.values()].toSorted((a, b) =>
+      compareText(a.host.name, b.host.name),
+    );
     for (const { service, slot, host } of inputs.previous) {
       let slots = this.#previous.get(service);
       if (slots === undefined) this.#previous.set(service, (slots = new Map()));
@@ -142,8 +182,9 @@ class Board {
       for (let index = 0; index < wanted; index++) {
         const slot = `${load.host.id.slice(0, 6)}-${index}`;
         const isHere = this.#previous.get(service.id)?.get(slot) === load.host.id;
-        if (isHere && this.#refusal(service, load) === null) this.#put(service, slot, load);
-        else open.push({ service, slot, host: load.host.id, from: null });
+        if (isHere && this.#clash(service, load) === null) this.#stay(service, slot, load);
+        else if (load.host.isAlive && !load.host.isDrained)
+          open.push({ service, slot, host: load.host.id, from: null });
       }
     }
     return open;
@@ -159,24 +200,34 @@ class Board {
       if (load === undefined || !eligible.has(load)) {
         open.push({ service, slot, host: null, from: null });
       } else if (this.#mustGo(service, load)) {
-        open.push({ service, slot, host: null, from });
+        // What may not be moved has this host or none.
+        const host = service.relocatable === 'no' ? load.host.id : null;
+        open.push({ service, slot, host, from });
       } else {
-        this.#put(service, slot, load);
+        this.#stay(service, slot, load);
       }
     }
     return open;
   }
 
-  /** A kept instance goes when its host is drained or can no longer carry it, unless it may not move. */
+  /** Two that cannot be together part in any case; a drain moves what may be moved, lack of room only what says yes. */
   #mustGo(service: Service, load: Load): boolean {
-    const refusal = this.#refusal(service, load);
-    if (!load.host.isDrained && refusal === null) return false;
-    if (service.relocatable !== 'no') return true;
-    const why = load.host.isDrained ? 'the host is drained' : refusal;
-    this.warnings.push(
-      `${service.name} stays on ${load.host.name} although ${why}: it may not be moved`,
+    if (this.#clash(service, load) !== null) return true;
+    if (load.host.isDrained) return service.relocatable !== 'no';
+    return (
+      service.relocatable === 'yes' && isKnown(load.host) && this.#lack(service, load) !== null
     );
-    return false;
+  }
+
+  /** What runs here goes on, and whoever should know that it is against the rules is told. */
+  #stay(service: Service, slot: Slot, load: Load): void {
+    const lack = isKnown(load.host) ? this.#lack(service, load) : null;
+    const why = load.host.isDrained ? 'the host is drained' : lack;
+    const mayNot =
+      service.relocatable === 'yes' ? 'no other host can take it' : 'it may not be moved';
+    if (why !== null)
+      this.warnings.push(`${service.name} stays on ${load.host.name} although ${why}: ${mayNot}`);
+    this.#put(service, slot, load);
   }
 
   place(open: OpenSlot): void {
@@ -185,9 +236,9 @@ class Board {
       this.#put(open.service, open.slot, load);
       return;
     }
-    // Better where it was than nowhere: a drained host keeps what nobody else can take.
+    // Better where it was than nowhere: a drained or full host keeps what nobody else can take.
     const from = open.from === null ? undefined : this.#loads.get(open.from);
-    if (from !== undefined && this.#refusal(open.service, from) === null) {
+    if (from !== undefined && this.#clash(open.service, from) === null) {
       this.warnings.push(
         `${open.service.name} stays on ${from.host.name}: no other host can take it`,
       );
@@ -208,29 +259,40 @@ class Board {
     return load;
   }
 
+  /** One look at every eligible host; words and hashes are only made where they decide. */
   #best(service: Service): Load | null {
+    const isPack = service.placement.policy === 'pack';
+    const hash = hash32(service.id);
     let best: Load | null = null;
-    let bestKey: Key | null = null;
     for (const load of this.#eligible(service)) {
-      if (!load.host.isAlive || load.host.isDrained || this.#refusal(service, load) !== null)
-        continue;
-      const key = keyOf(service, load);
-      if (bestKey === null || compareKeys(key, bestKey, service, load, best) < 0) {
-        best = load;
-        bestKey = key;
-      }
+      if (!load.host.isAlive || load.host.isDrained || !this.#fits(service, load)) continue;
+      if (best === null || isBetter(load, best, { id: service.id, hash, isPack })) best = load;
     }
     return best;
   }
 
-  /** A host with a dedicated role carries nothing of its other roles. */
+  #fits(service: Service, load: Load): boolean {
+    const { cpu, memoryBytes } = service.resources;
+    if (memoryBytes !== undefined && load.memoryBytes + memoryBytes > load.memoryBytesMax)
+      return false;
+    if (cpu !== undefined && load.cpu + cpu > load.host.cpu + 1e-9) return false;
+    const isLimited = service.count.perHost !== undefined || service.ports.length > 0;
+    return !isLimited || this.#clash(service, load) === null;
+  }
+
+  /** A host with a dedicated role carries nothing of its other roles. Worked out once per role and selector. */
   #eligible(service: Service): readonly Load[] {
     const loads = this.#byRole.get(service.role) ?? [];
-    const isPlain = Object.keys(service.placement.where).length === 0;
-    if (isPlain && this.#dedicated.size === 0) return loads;
-    return loads.filter(
+    const where = Object.entries(service.placement.where);
+    if (where.length === 0 && this.#dedicated.size === 0) return loads;
+    const key = JSON.stringify([service.role, where.toSorted(([a], [b]) => compareText(a, b))]);
+    const known = this.#eligibleLoads.get(key);
+    if (known !== undefined) return known;
+    const found = loads.filter(
       ({ host }) => isEligible(service, host) && !this.#isTakenByDedicated(service, host),
     );
+    this.#eligibleLoads.set(key, found);
+    return found;
   }
 
   #isTakenByDedicated(service: Service, host: PlanHost): boolean {
@@ -239,14 +301,23 @@ class Board {
 
   /** Why one more instance cannot be here; null when it can. */
   #refusal(service: Service, load: Load): string | null {
+    return this.#lack(service, load) ?? this.#clash(service, load);
+  }
+
+  /** Room that is missing: need X, have Y. */
+  #lack(service: Service, load: Load): string | null {
     const { cpu, memoryBytes } = service.resources;
-    const memoryMax = load.host.memoryBytes * (1 - memoryReserveShare);
-    if (memoryBytes !== undefined && load.memoryBytes + memoryBytes > memoryMax) {
-      return `needs ${mib(memoryBytes)} of memory, has ${mib(Math.max(0, memoryMax - load.memoryBytes))} left`;
+    if (memoryBytes !== undefined && load.memoryBytes + memoryBytes > load.memoryBytesMax) {
+      return `needs ${mib(memoryBytes)} of memory, has ${mib(Math.max(0, load.memoryBytesMax - load.memoryBytes))} left`;
     }
     if (cpu !== undefined && load.cpu + cpu > load.host.cpu + 1e-9) {
       return `needs ${cpu} processors, has ${round(Math.max(0, load.host.cpu - load.cpu))} left`;
     }
+    return null;
+  }
+
+  /** What cannot be together on one host, whatever its size. */
+  #clash(service: Service, load: Load): string | null {
     const most =
       service.count.perRole === undefined
         ? perHostMaxDefault
@@ -264,6 +335,10 @@ class Board {
   #put(service: Service, slot: Slot, load: Load): void {
     load.cpu += service.resources.cpu ?? 0;
     load.memoryBytes += service.resources.memoryBytes ?? 0;
+    load.reserved = Math.max(
+      load.host.cpu > 0 ? load.cpu / load.host.cpu : 0,
+      load.host.memoryBytes > 0 ? load.memoryBytes / load.host.memoryBytes : 0,
+    );
     load.instances++;
     load.byService.set(service.id, (load.byService.get(service.id) ?? 0) + 1);
     for (const port of service.ports)
@@ -276,23 +351,26 @@ class Board {
     });
   }
 
-  #reasons(open: OpenSlot): Unplaceable['perHost'] {
-    const eligible = new Set(this.#eligible(open.service));
-    const loads =
-      open.host === null
-        ? [...this.#loads.values()]
-        : [...this.#loads.values()].filter((load) => load.host.id === open.host);
-    return loads
-      .toSorted(
-        (a, b) =>
-          Number(eligible.has(b)) - Number(eligible.has(a)) ||
-          compareText(a.host.name, b.host.name),
-      )
-      .slice(0, reasonsMax)
-      .map((load) => ({
-        host: load.host.name,
-        reason: this.#reason(open.service, load, eligible.has(load)),
-      }));
+  /** Hosts that could carry it by name first, then the others. One list serves all slots of a service that has none. */
+  #reasons({ service, host }: OpenSlot): Unplaceable['perHost'] {
+    const known = host === null ? this.#reasonsOf.get(service.id) : undefined;
+    if (known !== undefined) return known;
+    const bound = host === null ? undefined : this.#loads.get(host);
+    const eligible = new Set(this.#eligible(service));
+    const reasons: { host: string; reason: string }[] = [];
+    const tell = (load: Load): void => {
+      if (reasons.length >= reasonsMax) return;
+      const reason = this.#reason(service, load, eligible.has(load));
+      reasons.push({ host: load.host.name, reason });
+    };
+    if (bound !== undefined) {
+      tell(bound);
+    } else {
+      for (const load of this.#loadsByName) if (eligible.has(load)) tell(load);
+      for (const load of this.#loadsByName) if (!eligible.has(load)) tell(load);
+      this.#reasonsOf.set(service.id, reasons);
+    }
+    return reasons;
   }
 
   #reason(service: Service, load: Load, isEligibleHere: boolean): string {
@@ -312,31 +390,31 @@ class Board {
   }
 }
 
-/** Smaller is better, item by item. */
-type Key = readonly [number, number, number];
-
-function keyOf(service: Service, load: Load): Key {
-  const reserved = Math.max(
-    load.host.cpu > 0 ? load.cpu / load.host.cpu : 0,
-    load.host.memoryBytes > 0 ? load.memoryBytes / load.host.memoryBytes : 0,
-  );
-  const own = load.byService.get(service.id) ?? 0;
-  return service.placement.policy === 'pack'
-    ? [-reserved, -load.instances, own]
-    : [own, reserved, load.instances];
+/** False until its inventory has arrived. */
+function isKnown(host: PlanHost): boolean {
+  return host.cpu > 0 || host.memoryBytes > 0;
 }
 
-function compareKeys(a: Key, b: Key, service: Service, loadA: Load, loadB: Load | null): number {
-  for (let i = 0; i < a.length; i++) {
-    const difference = (a[i] ?? 0) - (b[i] ?? 0);
-    if (difference !== 0) return difference;
-  }
-  if (loadB === null) return -1;
-  const hash = hash32(service.id);
-  return (
-    pairWeight(hash, loadB.hash) - pairWeight(hash, loadA.hash) ||
-    compareText(loadA.host.id, loadB.host.id)
-  );
+/** Strict: of two that are equal in all that counts, the rendezvous hash decides, and at last the id. */
+function isBetter(
+  a: Load,
+  b: Load,
+  service: { readonly id: string; readonly hash: number; readonly isPack: boolean },
+): boolean {
+  const difference = service.isPack
+    ? b.reserved - a.reserved ||
+      b.instances - a.instances ||
+      ownOf(a, service.id) - ownOf(b, service.id)
+    : ownOf(a, service.id) - ownOf(b, service.id) ||
+      a.reserved - b.reserved ||
+      a.instances - b.instances;
+  if (difference !== 0) return difference < 0;
+  const weight = pairWeight(service.hash, a.hash) - pairWeight(service.hash, b.hash);
+  return weight === 0 ? compareText(a.host.id, b.host.id) < 0 : weight > 0;
+}
+
+function ownOf(load: Load, service: string): number {
+  return load.byService.get(service) ?? 0;
 }
 
 /** Large things first: they have the least choice. */
