@@ -192,6 +192,8 @@ async function main(argv: readonly string[]): Promise<void> {
   const print = (data: unknown, text: string) =>
     process.stdout.write(values.json ? `${JSON.stringify(data)}\n` : `${text}\n`);
   if (positionals[0] === 'up') {
+    // Half a cluster is worth nothing to anybody.
+    process.once('SIGINT', () => void devDown().finally(() => process.exit(130)));
     const status = await devUp({ hosts: Number(values.nodes), progress });
     print(status, `${describe(status)}\n\nTake it away with: trellis dev down`);
   } else if (positionals[0] === 'down') {

@@ -7,6 +7,7 @@ import { LanSwitch, hostAddress } from './lan-switch.ts';
 import { LocalHost } from './local-host.ts';
 import { processId, type ProcessId } from './process-id.ts';
 import {
+  cgroupName,
   killRun,
   readRecord,
   removeRun,
@@ -143,7 +144,7 @@ export class LocalLan {
       },
       {
         lanSwitch: this.switch,
-        cgroup: `tb-${this.name}-${name}`,
+        cgroup: cgroupName(this.dir, name),
         diesWithParent: options.diesWithParent,
         onProcesses: () => this.#record(),
       },
@@ -185,7 +186,7 @@ export class LocalLan {
       processes: [this.#switchProcess, ...this.hosts.flatMap((host) => host.processes)].filter(
         (id) => id !== null,
       ),
-      cgroups: this.hosts.map((host) => `tb-${this.name}-${host.name}`),
+      cgroups: this.hosts.map((host) => cgroupName(this.dir, host.name)),
       hosts: this.hosts.map(({ index, name, ip, initPid }) => ({ index, name, ip, initPid })),
       switchPid: this.#switchProcess?.pid ?? null,
     };

@@ -2,6 +2,7 @@
  * What a local network of hosts has on this machine, written down before it is made, so that a later run can remove
  * what a killed run left: exactly that and nothing else.
  */
+import { createHash } from 'node:crypto';
 import {
   readdirSync,
   readFileSync,
@@ -11,7 +12,7 @@ import {
   writeFileSync,
   existsSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { isRunning, killProcess, type ProcessId } from './process-id.ts';
 
 export interface RunRecord {
@@ -22,7 +23,7 @@ export interface RunRecord {
   /** The run that must end it; null: stays until somebody takes it down (`trellis dev up`). */
   readonly owner: ProcessId | null;
   readonly processes: readonly ProcessId[];
-  /** Names below every cgroup controller, e.g. 'tb-ab12-h1'. */
+  /** Names below every cgroup controller, see cgroupName. */
   readonly cgroups: readonly string[];
   /** What reopens the hosts. */
   readonly hosts: readonly HostRecord[];
@@ -40,6 +41,12 @@ export interface HostRecord {
 /** Directory of all runs; root's alone. */
 export function runsDir(): string {
   return process.env['TRELLIS_LOCAL_DIR'] ?? '/var/tmp/trellis-local';
+}
+
+/** Of one host, below every controller; differs for equal names in different places. */
+export function cgroupName(lanDir: string, host: string): string {
+  const place = createHash('sha256').update(lanDir).digest('hex').slice(0, 4);
+  return `tb-${basename(lanDir)}-${place}-${host}`;
 }
 
 export function writeRecord(record: RunRecord): void {

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { cgroupName } from '../../bootstrap/local-cluster/run-record.ts';
 import { eventually } from '../await.ts';
 import { cleanUpAbandoned } from '../testbed/cleanup.ts';
 import { makeImage, webImage } from '../testbed/image.ts';
@@ -151,7 +152,7 @@ describe('testbed', { timeout: 60_000 }, () => {
     }
     expect(existsSync(second.dir)).toBe(false);
     for (const host of second.hosts)
-      expect(existsSync(`/sys/fs/cgroup/memory/tb-${second.name}-${host.name}`)).toBe(false);
+      expect(existsSync(`/sys/fs/cgroup/memory/${cgroupName(second.dir, host.name)}`)).toBe(false);
   });
 
   it('loses its hosts with a killed run, and a later run removes what is left', async () => {
