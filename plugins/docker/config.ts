@@ -31,7 +31,7 @@ export const defaultDockerConfig: DockerConfig = {
   lookIntervalMs: 30_000,
   pingIntervalMs: 5_000,
   pingTimeoutMs: 4_000,
-  reconcileWaitMs: 8_000,
+  reconcileWaitMs: 3_000,
   imageGraceMs: 600_000,
 };
 

@@ -12,7 +12,7 @@ import type {
 } from '../api.ts';
 import type { DockerConfig } from './config.ts';
 import { type Action, type Foreign, type Observed, diff } from './diff.ts';
-import { type Engine, pause } from './engine.ts';
+import { type Engine, orAbort, pause } from './engine.ts';
 import { isMissing, reasonOf, statusOf, unreachable } from './errors.ts';
 import { Limiter } from './files.ts';
 import { type HostsFiles, hostsText } from './hosts-files.ts';
@@ -84,19 +84,14 @@ export class Containers {
     const batch = newBatch();
     this.#forgetSituations(view);
     try {
-      await this.#prepare(view, batch, signal);
-      const busy = this.#tasks.busy();
-      const containers = await this.#list();
-      const instances = [...view.instances.map(({ instance }) => instance), ...view.keep];
-      await this.#network.allocate(instances, claimsOf(containers, this.#context.self));
-      await this.#writeHosts(view);
-      const work = this.#begin({ view, containers, busy, batch });
-      await Promise.race([work, pause(this.#config.reconcileWaitMs, signal)]);
+      await orAbort(this.#work(view, batch, signal), signal);
     } catch (error) {
-      batch.failures.push(this.#toFailure('engine', error));
+      if (!signal.aborted) batch.failures.push(this.#toFailure('engine', error));
     }
-    batch.isOver = true;
-    return { changes: [...batch.changes], failures: [...batch.failures] };
+    this.#tasks.close(batch);
+    const pending = [...this.#tasks.busy()];
+    const outcome = { changes: [...batch.changes], failures: [...batch.failures] };
+    return pending.length === 0 ? outcome : { ...outcome, pending };
   }
 
   /** Removes every container of ours. Rejects when one stays. */
@@ -116,11 +111,19 @@ export class Containers {
     return new Set(list.map((container) => container.ImageID));
   }
 
-  async #prepare(view: DesiredView, batch: Batch, signal: AbortSignal): Promise<void> {
-    if (this.#engine.state !== 'ok' && (await this.#engine.ping()) !== 'ok')
+  async #work(view: DesiredView, batch: Batch, signal: AbortSignal): Promise<void> {
+    if (this.#engine.state !== 'ok' && (await this.#engine.ping()) !== 'ok') {
       throw unreachable(this.#engine.endpoint, this.#engine.reason);
-    signal.throwIfAborted();
+    }
     if (await this.#network.ensure()) batch.changes.push(`network ${this.#network.name} created`);
+    const busy = this.#tasks.busy();
+    const containers = await this.#list();
+    const instances = [...view.instances.map(({ instance }) => instance), ...view.keep];
+    await this.#network.allocate(instances, claimsOf(containers, this.#context.self));
+    await this.#writeHosts(view);
+    signal.throwIfAborted();
+    const work = this.#begin({ view, containers, busy, batch });
+    await Promise.race([work, pause(this.#config.reconcileWaitMs, signal)]);
   }
 
   async #writeHosts(view: DesiredView): Promise<void> {
@@ -383,11 +386,17 @@ export class Containers {
   }
 
   #toFailure(item: string, error: unknown): ItemFailure {
+    this.#network.doubt();
+    this.#hosts.doubt();
     const coded =
       error instanceof PluginError
         ? error
         : new PluginError('INTERNAL', { reason: reasonOf(error) }, reasonOf(error), error);
-    this.#context.log.warn('docker.item-failed', { item, code: coded.code, reason: coded.message });
+    this.#context.log.debug('docker.item-failed', {
+      item,
+      code: coded.code,
+      reason: coded.message,
+    });
     if (item !== 'engine')
       this.#settle(item, { state: 'failed', reason: `${coded.code}: ${coded.message}` });
     return {

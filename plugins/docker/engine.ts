@@ -111,15 +111,21 @@ export class Engine {
 
   /** Asks now. Never rejects. */
   async ping(): Promise<EngineState> {
-    const limit = AbortSignal.timeout(this.#config.pingTimeoutMs);
+    const timeoutMs = this.#config.pingTimeoutMs;
+    const limit = AbortSignal.timeout(timeoutMs);
     const signal = AbortSignal.any([limit, this.#stopping.signal]);
     try {
-      const version = await orAbort(versionOf(this.docker, signal), signal);
-      this.#version = { version: version.Version, apiVersion: version.ApiVersion };
+      // The version costs the engine two processes, so it is asked for only when it may be another engine.
+      if (this.#version === null || this.#state !== 'ok') {
+        const version = await orAbort(versionOf(this.docker, signal), signal);
+        this.#version = { version: version.Version, apiVersion: version.ApiVersion };
+      } else {
+        await orAbort(pingOf(this.docker, signal), signal);
+      }
       this.#become('ok', '');
     } catch (error) {
       if (!this.#stopping.signal.aborted)
-        this.#judge('tell its version', error, { limit, timeoutMs: this.#config.pingTimeoutMs });
+        this.#judge('say that it lives', error, { limit, timeoutMs });
     }
     return this.#state;
   }
@@ -276,8 +282,8 @@ function connect(endpoint: string): Docker {
   });
 }
 
-/** dockerode does not settle some calls when their signal fires while the engine says nothing; this does. */
-async function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+/** Rejects when the signal fires, whatever the promise does: dockerode leaves some calls pending for ever. */
+export async function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   signal.throwIfAborted();
   const aborted = Promise.withResolvers<never>();
   const onAbort = (): void => aborted.reject(signal.reason as Error);
@@ -305,8 +311,14 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Takes a signal, although the published type does not say so. */
+// Both take a signal, although the published types do not say so.
+
 async function versionOf(docker: Docker, signal: AbortSignal): Promise<Docker.DockerVersion> {
   const version = docker.version.bind(docker) as (options: object) => Promise<Docker.DockerVersion>;
   return await version({ abortSignal: signal });
+}
+
+async function pingOf(docker: Docker, signal: AbortSignal): Promise<unknown> {
+  const ping = docker.ping.bind(docker) as (options: object) => Promise<unknown>;
+  return await ping({ abortSignal: signal });
 }

@@ -7,10 +7,14 @@ import { mkdir, open, readFile, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DesiredView } from '../api.ts';
 
+/** A file that somebody else changed is put right after this. */
+const trustMs = 30_000;
 const instancePattern = /^[a-z0-9][a-z0-9._-]{0,199}$/;
 
 export class HostsFiles {
   readonly #dir: string;
+  /** What was written or found last, and when: most reconciles change no name and should read no file. */
+  readonly #known = new Map<string, { text: string; atMs: number }>();
 
   constructor(stateDir: string) {
     this.#dir = join(stateDir, 'hosts');
@@ -24,11 +28,17 @@ export class HostsFiles {
   /** Returns whether the content differed. */
   async write(instance: string, text: string): Promise<boolean> {
     const path = this.pathOf(instance);
+    const known = this.#known.get(instance);
+    if (known?.text === text && performance.now() - known.atMs < trustMs) return false;
+    this.#known.delete(instance);
     const before = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return null;
       throw error;
     });
-    if (before === text) return false;
+    if (before === text) {
+      this.#known.set(instance, { text, atMs: performance.now() });
+      return false;
+    }
     // Readable inside by users that the image chooses.
     if (before === null) await mkdir(join(this.#dir, instance), { recursive: true, mode: 0o755 });
     const file = await open(path, before === null ? 'w' : 'r+', 0o644);
@@ -42,7 +52,13 @@ export class HostsFiles {
     } finally {
       await file.close();
     }
+    this.#known.set(instance, { text, atMs: performance.now() });
     return true;
+  }
+
+  /** Something went wrong that a missing file would explain: read them all again. */
+  doubt(): void {
+    this.#known.clear();
   }
 
   /** Removes the files of all instances but these. */

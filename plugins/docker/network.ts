@@ -29,6 +29,8 @@ import {
 
 /** Blocks tried with the engine before giving up; each refusal is an overlap that we could not see. */
 const attemptsMax = 8;
+/** The network is looked at this often, not at every reconcile. */
+const trustMs = 30_000;
 
 export class Network {
   readonly name: string;
@@ -39,6 +41,7 @@ export class Network {
   readonly #context: PluginContext;
   readonly #config: DockerConfig;
   #allocation: Allocation | null;
+  #seenMs = -Infinity;
 
   constructor(parts: { engine: Engine; context: PluginContext; config: DockerConfig }) {
     const { clusterId, hostId } = parts.context.self;
@@ -60,6 +63,19 @@ export class Network {
 
   /** Makes the network unless it is there. Returns whether it was made. Rejects CONFLICT and engine errors. */
   async ensure(): Promise<boolean> {
+    const nowMs = this.#context.clock.monotonicMs();
+    if (nowMs - this.#seenMs < trustMs) return false;
+    const isNew = await this.#findOrCreate();
+    this.#seenMs = nowMs;
+    return isNew;
+  }
+
+  /** Something went wrong that a missing network would explain: look again at the next `ensure`. */
+  doubt(): void {
+    this.#seenMs = -Infinity;
+  }
+
+  async #findOrCreate(): Promise<boolean> {
     const found = await this.#inspect();
     if (found !== null) {
       this.#adopt(found);
@@ -99,6 +115,7 @@ export class Network {
       if (error instanceof PluginError && error.code === 'CONFLICT') return null;
       throw error;
     });
+    this.doubt();
     if (found === null) return;
     await this.#engine.call(`remove network ${this.name}`, (signal) =>
       this.#engine.docker.getNetwork(this.name).remove({ abortSignal: signal }),

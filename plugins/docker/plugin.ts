@@ -68,6 +68,7 @@ async function start(context: PluginContext, config: DockerConfig): Promise<Runn
   engine.listen({
     onEvent: (event) => observer.onEvent(event),
     onRelist: () => {
+      parts.network.doubt();
       observer.relist();
       context.requestReconcile('the engine is there');
     },

@@ -170,16 +170,16 @@ async function* oneChunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 }
 
 async function named<T>(containerId: string, call: () => Promise<T>): Promise<T> {
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/.test(containerId)) throw notFound(containerId);
   try {
     return await call();
   } catch (error) {
-    if (isMissing(error))
-      throw new PluginError(
-        'NOT_FOUND',
-        { kind: 'container', name: containerId, list: 'trellis ps' },
-        `no container ${containerId}`,
-        error,
-      );
+    if (isMissing(error)) throw notFound(containerId, error);
     throw error;
   }
+}
+
+function notFound(containerId: string, cause?: unknown): PluginError {
+  const details = { kind: 'container', name: containerId, list: 'trellis ps' };
+  return new PluginError('NOT_FOUND', details, `no container '${containerId}'`, cause);
 }

@@ -15,14 +15,13 @@ export interface Piece {
   run(): Promise<string>;
 }
 
-export interface BatchResult {
-  readonly changes: string[];
-  readonly failures: ItemFailure[];
-}
+/** Changes made after their reconcile had returned, kept for the next one's report. */
+const lateChangesMax = 100;
 
 export class Tasks {
   readonly #running = new Map<string, Promise<void>>();
   readonly #late = new Map<string, ItemFailure>();
+  readonly #lateChanges: string[] = [];
   readonly #toFailure: (item: string, error: unknown) => ItemFailure;
   readonly #onLateEnd: (item: string) => void;
 
@@ -44,17 +43,20 @@ export class Tasks {
     return new Set(this.#running.keys());
   }
 
+  /** Closes a batch: what ended after the reconcile that began it is reported by the one that sees it. */
+  close(batch: Batch): void {
+    batch.changes.push(...this.#lateChanges.splice(0));
+    batch.failures.push(...this.#late.values());
+    this.#late.clear();
+    batch.isOver = true;
+  }
+
   /** Starts the piece unless one is under way for its container. Never rejects. */
   start(piece: Piece, batch: Batch): Promise<void> {
     const running = this.#running.get(piece.container);
     if (running !== undefined) return running;
-    const late = this.#late.get(piece.item);
-    if (late !== undefined) {
-      // Its failure was not reported yet. Doing so now gives the caller's backoff a chance to slow it down.
-      this.#late.delete(piece.item);
-      batch.failures.push(late);
-      return Promise.resolve();
-    }
+    // Its failure is not reported yet. Reporting it first gives the caller's backoff a chance to slow it down.
+    if (this.#late.has(piece.item)) return Promise.resolve();
     const work = piece
       .run()
       .then(
@@ -75,7 +77,10 @@ export class Tasks {
     if (result.failure !== undefined) {
       if (batch.isOver) this.#late.set(piece.item, result.failure);
       else batch.failures.push(result.failure);
-    } else if (result.change !== undefined && !batch.isOver) batch.changes.push(result.change);
+    } else if (result.change !== undefined) {
+      if (!batch.isOver) batch.changes.push(result.change);
+      else if (this.#lateChanges.length < lateChangesMax) this.#lateChanges.push(result.change);
+    }
   }
 }
 

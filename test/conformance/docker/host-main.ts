@@ -11,6 +11,7 @@ import { openDirBlobs } from './blobs.ts';
 
 export interface HostCalls {
   reconcile(view: DesiredView): Promise<{
+    pending?: readonly string[];
     changes: readonly string[];
     failures: readonly { item: string; code: string; message: string; isTransient: boolean }[];
   }>;

@@ -11,7 +11,7 @@ import { type PluginHost, blobDir, instance, startPlugin, view } from './plugin-
 
 const h1 = '11112222333344445555666677778888';
 const h2 = '99992222333344445555666677778888';
-const config = { imageGraceMs: 1, lookIntervalMs: 500 };
+const config = { reconcileWaitMs: 25_000, imageGraceMs: 1, lookIntervalMs: 500 };
 
 let a: TestHost;
 let b: TestHost;

@@ -171,11 +171,11 @@ test('work that outlives its reconcile is not started twice, and its failure is 
   let runs = 0;
   const piece = { container: 'c', item: 'i', run: () => (runs++, gate.promise) };
   const work = tasks.start(piece, first);
-  first.isOver = true;
+  tasks.close(first);
   const second = newBatch();
   const again = tasks.start(piece, second);
   expect(tasks.isBusy('c')).toBe(true);
-  second.isOver = true;
+  tasks.close(second);
   gate.reject(new Error('slow and bad'));
   await Promise.all([work, again]);
   await Promise.resolve();
@@ -184,6 +184,7 @@ test('work that outlives its reconcile is not started twice, and its failure is 
   expect(tasks.isBusy('c')).toBe(false);
   const third = newBatch();
   await tasks.start(piece, third);
+  tasks.close(third);
   expect(third.failures).toMatchObject([{ item: 'i', message: 'slow and bad' }]);
   expect(runs).toBe(1);
 });
