@@ -114,20 +114,23 @@ class PluginLoop {
     if (this.#current !== null || !this.#isDue || this.#isStopped) return;
     this.#isDue = false;
     this.#timer?.cancel();
-    this.#current = this.#run().finally(() => {
-      this.#current = null;
-      this.#scheduleNext();
-      this.#pump();
-    });
+    this.#current = this.#run();
   }
 
   async #run(): Promise<void> {
+    const outcome = await this.#reconcile();
+    this.runs++;
+    // Before the outcome is told: whoever hears of it asks whether this is still busy.
+    this.#current = null;
+    this.#options.onOutcome(this.name, outcome);
+    if (this.#current !== null) return;
+    this.#scheduleNext();
+    this.#pump();
+  }
+
+  async #reconcile(): Promise<ReconcileOutcome> {
     const view = this.#options.view();
-    if (view === null) {
-      this.runs++;
-      this.#options.onOutcome(this.name, { changes: [], failures: [] });
-      return;
-    }
+    if (view === null) return { changes: [], failures: [] };
     this.#abort = new AbortController();
     const limit = this.#options.clock.setTimer(runLimitMs, () => this.#abort.abort());
     let outcome: ReconcileOutcome;
@@ -143,11 +146,10 @@ class PluginLoop {
     } finally {
       limit.cancel();
     }
-    this.runs++;
     this.failures = outcome.failures;
     this.#hasPending = (outcome.pending?.length ?? 0) > 0;
     this.#attempt = outcome.failures.some((failure) => failure.isTransient) ? this.#attempt + 1 : 0;
-    this.#options.onOutcome(this.name, outcome);
+    return outcome;
   }
 
   #scheduleNext(): void {
