@@ -48,6 +48,8 @@ export class Containers {
   readonly #stops = new Limiter(stopsMax);
   readonly #tasks: Tasks;
   readonly #situations = new Map<string, Situation>();
+  /** For messages. */
+  #hostName = '';
 
   constructor(parts: {
     engine: Engine;
@@ -82,6 +84,7 @@ export class Containers {
 
   async reconcile(view: DesiredView, signal: AbortSignal): Promise<ReconcileOutcome> {
     const batch = newBatch();
+    this.#hostName = view.hostName;
     this.#forgetSituations(view);
     try {
       await orAbort(this.#work(view, batch, signal), signal);
@@ -322,7 +325,7 @@ export class Containers {
     );
     const owner =
       holder === undefined ? 'another process' : `container ${nameOf(toObserved(holder))}`;
-    const details = { port, host: this.#context.self.hostId, owner };
+    const details = { port, host: this.#hostName, owner };
     return new PluginError('PORT_TAKEN', details, `port ${port} is in use by ${owner}`, error);
   }
 

@@ -292,9 +292,19 @@ export async function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Prom
     return await Promise.race([promise, aborted.promise]);
   } finally {
     signal.removeEventListener('abort', onAbort);
-    // The loser may still reject; nobody waits for it any more.
-    promise.catch(() => undefined);
+    if (signal.aborted) promise.then(discard, () => undefined);
   }
+}
+
+/** An answer that nobody waits for any more. A stream left alone would end the process with its first error. */
+function discard(late: unknown): void {
+  const stream = late as {
+    destroy?: () => void;
+    on?: (event: string, handle: () => void) => void;
+  } | null;
+  if (typeof stream?.destroy !== 'function' || typeof stream.on !== 'function') return;
+  stream.on('error', () => undefined);
+  stream.destroy();
 }
 
 /** Resolves after `ms` or when the signal fires, whichever is first. */

@@ -18,7 +18,7 @@ import type { Network } from './network.ts';
 
 const inspectsMax = 4;
 /** Instances in the fact; it must stay below 256 KiB. */
-const instancesMax = 400;
+const instancesMax = 300;
 /** The first change is published after this, so that a burst becomes one fact. */
 const publishDelayMs = 20;
 /** After a start, running instances are asked once before their health is published, but not longer than this. */
@@ -172,7 +172,10 @@ export class Observer {
     const list = await this.#engine.call('list containers', (signal) =>
       this.#engine.docker.listContainers({ all: true, filters, abortSignal: signal }),
     );
-    const ours = list.filter(({ Labels }) => isOurs(Labels, self)).slice(0, instancesMax);
+    const all = list.filter(({ Labels }) => isOurs(Labels, self));
+    const ours = all.slice(0, instancesMax);
+    if (all.length > ours.length)
+      this.#context.log.warn('docker.too-many-instances', { count: all.length, max: instancesMax });
     const ids = new Set(ours.map(({ Id }) => Id));
     for (const id of this.#seen.keys()) if (!ids.has(id)) this.#seen.delete(id);
     await Promise.all(

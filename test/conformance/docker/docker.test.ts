@@ -497,7 +497,17 @@ describe('engine', () => {
   });
 
   test('[trellis:R1] killed and restarted: instances unknown meanwhile, then seen again', async () => {
+    const { Id } = await host.docker.getContainer(`${prefix}-web-0`).inspect();
+    const open = Promise.allSettled([
+      plugin.call.follow(Id, 'never'),
+      plugin.call.exec(Id, { command: ['sleep', '1000'], isTty: true }),
+    ]);
+    await eventually(async () => (await host.run('ps', 'ax')).includes('sleep 1000\n'), {
+      withinMs: 5_000,
+    });
     await host.killEngine();
+    // Streams that were open end; the plugin's process lives on.
+    await open;
     await eventually(async () => (await plugin.fact('web-0')).state === 'unknown', {
       withinMs: 5_000,
     });
