@@ -68,6 +68,7 @@ export class Member implements ClusterAccess {
   #stopWatching: () => void = () => {};
   #hostFact: HostFact | null = null;
   #isReady = false;
+  readonly #bootId = readBootId();
   #state: Partial<Pick<HostFact, 'isLeaving' | 'isDraining' | 'engine' | 'plan' | 'isBusy'>> = {};
 
   constructor(options: MemberOptions) {
@@ -151,7 +152,7 @@ export class Member implements ClusterAccess {
       isReady: this.#isReady,
       isLeaving: this.#state.isLeaving ?? false,
       isDraining: this.#state.isDraining ?? false,
-      bootId: readBootId(),
+      bootId: this.#bootId,
       engine: this.#state.engine ?? 'absent',
       plan: this.#state.plan ?? null,
       isBusy: this.#state.isBusy ?? false,

@@ -12,7 +12,7 @@ import type { Blobs, ContainerRuntime, ReconcileOutcome } from '../plugins/api.t
 import { ClusterError } from './errors.ts';
 import type { Member } from './member.ts';
 import type { Config } from './config.ts';
-import type { Clock, Log, Random } from './ports.ts';
+import type { Clock, Log, Random, Timer } from './ports.ts';
 import { PluginHost } from './reconcile/plugin-host.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
 import type { Store } from './store/open-store.ts';
@@ -31,6 +31,8 @@ export interface WorkloadOptions {
 
 /** Facts that others and the operations read; a plugin publishes under its own name. */
 const dockerName = 'docker';
+/** Changes within this time are looked at together. */
+const lookDelayMs = 20;
 
 export class Workload {
   readonly #options: WorkloadOptions;
@@ -40,6 +42,9 @@ export class Workload {
   #inventory: RunningInventory | null = null;
   #names: RunningNames | null = null;
   #stopListening: () => void = () => {};
+  #lookTimer: Timer | null = null;
+  /** What the plugins were last asked for. */
+  #viewKey = '';
 
   constructor(options: WorkloadOptions) {
     const { member, store, clock, log, blobs } = options;
@@ -84,15 +89,33 @@ export class Workload {
       log,
       config,
       view: () => member.node.desiredView(member.advertise()),
+      planKey: () => member.node.committedPlan()?.pointerHash ?? null,
       onOutcome: (plugin, outcome) => this.#onOutcome(plugin, outcome),
     });
-    this.#stopListening = member.node.onChange(() => this.#reconciler?.request());
+    this.#stopListening = member.node.onChange(() => this.#lookAgain());
     this.#reconciler.request();
+  }
+
+  /**
+   * Something in the cluster changed. Plugins are bothered only when it changes what they are to do: hosts tell each other
+   * facts about themselves all the time, and two that reconciled at each other's every word would never rest.
+   */
+  #lookAgain(): void {
+    if (this.#lookTimer !== null) return;
+    this.#lookTimer = this.#options.clock.setTimer(lookDelayMs, () => {
+      this.#lookTimer = null;
+      const { member } = this.#options;
+      const key = `${member.node.committedPlan()?.pointerHash ?? ''} ${JSON.stringify(member.node.desiredView(member.advertise()))}`;
+      if (key === this.#viewKey) return;
+      this.#viewKey = key;
+      this.#reconciler?.request();
+    });
   }
 
   /** Everything keeps running. */
   async stop(): Promise<void> {
     this.#stopListening();
+    this.#lookTimer?.cancel();
     await this.#reconciler?.stop();
     await this.#host.stop();
   }
@@ -140,7 +163,7 @@ export class Workload {
       });
     if (this.#reconciler?.hasRun() === true) member.markReady();
     const engine = this.#docker?.facts().engine.state ?? 'absent';
-    const plan = member.node.committedPlan()?.pointerHash ?? null;
+    const plan = this.#reconciler?.settledPlan() ?? member.hostFact?.plan ?? null;
     member.publishHost({ engine, plan, isBusy: this.#reconciler?.isBusy() === true });
   }
 }

@@ -24,7 +24,9 @@ export interface ReconcilerOptions {
   readonly config: Config;
   /** Null: nothing is known of what this host should do, so nothing is touched. */
   view(): DesiredView | null;
-  /** After each run, also one that changed nothing. */
+  /** Names what the view is made from; a run counts for the name that was current when it began. */
+  planKey(): string | null;
+  /** After each run, also one that changed nothing, when nothing is under way any more. */
   onOutcome(plugin: string, outcome: ReconcileOutcome): void;
 }
 
@@ -53,7 +55,14 @@ export class Reconciler {
     );
   }
 
-  /** True while a run is under way or due, or a passing failure is still to be tried again. */
+  /** The newest plan that every plugin has been through; null while they differ. */
+  settledPlan(): string | null {
+    const keys = new Set(this.#loops.map((loop) => loop.settledPlan));
+    const [first] = keys;
+    return keys.size === 1 ? (first ?? null) : null;
+  }
+
+  /** True while work goes on in the background or a passing failure is still to be tried again. */
   isBusy(): boolean {
     return this.#loops.some((loop) => loop.isBusy());
   }
@@ -75,6 +84,7 @@ class PluginLoop {
   readonly #options: ReconcilerOptions;
   failures: readonly ItemFailure[] = [];
   runs = 0;
+  settledPlan: string | null = null;
   #isDue = false;
   #hasPending = false;
   #isStopped = false;
@@ -94,13 +104,9 @@ class PluginLoop {
     this.#pump();
   }
 
+  /** A run under way does not count: it is over in a moment, and saying so would make every host look again. */
   isBusy(): boolean {
-    return (
-      this.#isDue ||
-      this.#current !== null ||
-      this.#hasPending ||
-      this.failures.some((failure) => failure.isTransient)
-    );
+    return this.#hasPending || this.failures.some((failure) => failure.isTransient);
   }
 
   async stop(): Promise<void> {
@@ -118,8 +124,13 @@ class PluginLoop {
   }
 
   async #run(): Promise<void> {
+    const planKey = this.#options.planKey();
     const outcome = await this.#reconcile();
     this.runs++;
+    this.settledPlan = planKey;
+    this.failures = outcome.failures;
+    this.#hasPending = (outcome.pending?.length ?? 0) > 0;
+    this.#attempt = outcome.failures.some((failure) => failure.isTransient) ? this.#attempt + 1 : 0;
     // Before the outcome is told: whoever hears of it asks whether this is still busy.
     this.#current = null;
     this.#options.onOutcome(this.name, outcome);
@@ -133,23 +144,18 @@ class PluginLoop {
     if (view === null) return { changes: [], failures: [] };
     this.#abort = new AbortController();
     const limit = this.#options.clock.setTimer(runLimitMs, () => this.#abort.abort());
-    let outcome: ReconcileOutcome;
     try {
-      outcome = await this.#running.reconcile(view, this.#abort.signal);
+      return await this.#running.reconcile(view, this.#abort.signal);
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       this.#options.log.error('reconcile.threw', { plugin: this.name, error: message });
-      outcome = {
+      return {
         changes: [],
         failures: [{ item: this.name, code: 'PLUGIN_FAILED', message, isTransient: true }],
       };
     } finally {
       limit.cancel();
     }
-    this.failures = outcome.failures;
-    this.#hasPending = (outcome.pending?.length ?? 0) > 0;
-    this.#attempt = outcome.failures.some((failure) => failure.isTransient) ? this.#attempt + 1 : 0;
-    return outcome;
   }
 
   #scheduleNext(): void {
