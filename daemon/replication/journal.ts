@@ -33,9 +33,27 @@ export interface SavedPlan {
   readonly inputBytes: Uint8Array;
 }
 
+/** Records of others kept for another try; beyond it the oldest are left to be fetched again. */
+const unsavedMax = 10_000;
+const retryEveryMs = 1_000;
+
+/** One log as far as this process has written it. Answers come in the order of calls. */
+interface LogProgress {
+  issued: number;
+  answered: number;
+  /** Could not be written (full disk), in order; memory has them, and own edits may build on them. */
+  unsaved: Uint8Array[];
+  /** Of those, being tried again now. */
+  retrying: number;
+}
+
 export class Journal {
   readonly #storage: Storage;
   readonly #damages: Damage[] = [];
+  readonly #progress = new Map<string, LogProgress>();
+  /** Own edits on disk that wait until everything they may build on is there, too. */
+  #waiting: { readonly needs: ReadonlyMap<string, number>; readonly synced: () => void }[] = [];
+  #retriedMs = Number.NEGATIVE_INFINITY;
 
   constructor(storage: Storage) {
     this.#storage = storage;
@@ -50,30 +68,42 @@ export class Journal {
     return this.#readLog(rosterLog);
   }
 
-  /** By document, in order of acceptance, only those whose chain and causes are complete. */
-  envelopes(hashOf: (payload: Uint8Array) => Hash): ReadonlyMap<DocName, readonly Entry[]> {
+  /**
+   * By document, causes before what builds on them, only those whose chain and causes are complete. What follows a gap
+   * is given apart: it is as good as ever once the gap has been filled by a peer, and it may exist nowhere else.
+   */
+  envelopes(hashOf: (payload: Uint8Array) => Hash): {
+    readonly byDoc: ReadonlyMap<DocName, readonly Entry[]>;
+    readonly afterGap: readonly SignedBytes[];
+  } {
     const byDoc = new Map<DocName, Entry[]>();
     const known = new Set<Hash>([genesisHash]);
     const ends = new Map<string, number>();
-    let dropped = 0;
-    for (const record of this.#readLog(envelopeLog)) {
-      const entry = decodeEntry(record, hashOf);
-      const end = entry === null ? 0 : (ends.get(`${entry.doc} ${entry.session}`) ?? 0);
-      if (entry === null || entry.seq !== end + 1 || !entry.deps.every((dep) => known.has(dep))) {
-        dropped++;
-        continue;
-      }
-      ends.set(`${entry.doc} ${entry.session}`, entry.seq);
-      known.add(entry.changeHash);
-      const entries = byDoc.get(entry.doc);
-      if (entries === undefined) byDoc.set(entry.doc, [entry]);
-      else entries.push(entry);
+    const read = this.#readLog(envelopeLog).map((record) => decodeEntry(record, hashOf));
+    const entries = read.filter((entry) => entry !== null);
+    let left = entries;
+    // Usually one pass; more when records had to be written late.
+    for (let before = left.length + 1; left.length < before;) {
+      before = left.length;
+      left = left.filter((entry) => {
+        const chain = `${entry.doc} ${entry.session}`;
+        const end = ends.get(chain) ?? 0;
+        if (entry.seq <= end) return false;
+        if (entry.seq !== end + 1 || !entry.deps.every((dep) => known.has(dep))) return true;
+        ends.set(chain, entry.seq);
+        known.add(entry.changeHash);
+        const ofDoc = byDoc.get(entry.doc);
+        if (ofDoc === undefined) byDoc.set(entry.doc, [entry]);
+        else ofDoc.push(entry);
+        return false;
+      });
     }
-    if (dropped > 0) {
-      const detail = `${dropped} envelopes follow a gap; they are fetched again from peers`;
+    const unusable = read.length - entries.length;
+    if (left.length + unusable > 0) {
+      const detail = `${left.length} envelopes follow a gap, ${unusable} make no sense; what is missing is fetched again from peers`;
       this.#damages.push({ name: envelopeLog, kind: 'corrupt', setAside: null, detail });
     }
-    return byDoc;
+    return { byDoc, afterGap: left.map((entry) => entry.signed) };
   }
 
   document(doc: DocName): SavedDocument | null {
@@ -92,17 +122,45 @@ export class Journal {
     return Array.isArray(value) ? value.filter((item) => item instanceof Uint8Array) : [];
   }
 
+  /** Kept for another try when it cannot be written. */
   appendRoster(signed: SignedBytes, synced: (error?: Error) => void): void {
-    this.#storage.append(rosterLog, signed, synced);
+    this.#append(rosterLog, signed, { isKept: true }, synced);
   }
 
+  /** Of others: kept for another try when it cannot be written. */
   appendEnvelope(entry: Entry, synced: (error?: Error) => void): void {
-    const { signed, changeHash, deps, startOp, opCount } = entry;
-    this.#storage.append(
-      envelopeLog,
-      encode({ v: 1, s: signed, c: changeHash, d: deps, o: startOp, n: opCount }),
-      synced,
+    this.#append(envelopeLog, encodeEntry(entry), { isKept: true }, synced);
+  }
+
+  /**
+   * Of our own: answers only when it and all records accepted before it are durable, since without its session or its
+   * causes it could not be used after a restart. With an error nothing of it is kept.
+   */
+  appendOwnEnvelope(entry: Entry, synced: (error?: Error) => void): void {
+    const needs = new Map(
+      [rosterLog, envelopeLog].map((log) => [log, this.#progressOf(log).issued] as const),
     );
+    this.#append(envelopeLog, encodeEntry(entry), { isKept: false }, (error) => {
+      if (error !== undefined) {
+        synced(error);
+        return;
+      }
+      this.#waiting.push({ needs, synced });
+      this.#answerWaiting();
+    });
+  }
+
+  /** Tries again what could not be written; call it now and then. */
+  retry(nowMs: number): void {
+    if (nowMs - this.#retriedMs < retryEveryMs) return;
+    this.#retriedMs = nowMs;
+    for (const [log, progress] of this.#progress) {
+      if (progress.unsaved.length === 0 || progress.answered < progress.issued) continue;
+      const records = progress.unsaved.splice(0);
+      progress.retrying = records.length;
+      for (const record of records)
+        this.#append(log, record, { isKept: true }, () => progress.retrying--);
+    }
   }
 
   writeDocument(doc: DocName, document: SavedDocument, synced: (error?: Error) => void): void {
@@ -126,6 +184,47 @@ export class Journal {
     this.#damages.push(damage);
   }
 
+  #append(
+    log: string,
+    record: Uint8Array,
+    options: { readonly isKept: boolean },
+    synced: (error?: Error) => void,
+  ): void {
+    const progress = this.#progressOf(log);
+    progress.issued++;
+    this.#storage.append(log, record, (error) => {
+      progress.answered++;
+      if (error !== undefined && options.isKept) {
+        progress.unsaved.push(record);
+        if (progress.unsaved.length > unsavedMax) progress.unsaved.shift();
+      }
+      synced(error);
+      this.#answerWaiting();
+    });
+  }
+
+  #answerWaiting(): void {
+    const isWhole = (log: string, issued: number): boolean => {
+      const { answered, unsaved, retrying } = this.#progressOf(log);
+      return answered >= issued && unsaved.length === 0 && retrying === 0;
+    };
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const one of waiting) {
+      if ([...one.needs].every(([log, issued]) => isWhole(log, issued))) one.synced();
+      else this.#waiting.push(one);
+    }
+  }
+
+  #progressOf(log: string): LogProgress {
+    let progress = this.#progress.get(log);
+    if (progress === undefined) {
+      progress = { issued: 0, answered: 0, unsaved: [], retrying: 0 };
+      this.#progress.set(log, progress);
+    }
+    return progress;
+  }
+
   #readLog(log: string): readonly Uint8Array[] {
     const { records, damage } = this.#storage.readLog(log);
     if (damage !== null) this.#damages.push(damage);
@@ -137,6 +236,11 @@ export class Journal {
     if (damage !== null) this.#damages.push(damage);
     return bytes === null ? null : decode(bytes);
   }
+}
+
+function encodeEntry(entry: Entry): Uint8Array {
+  const { signed, changeHash, deps, startOp, opCount } = entry;
+  return encode({ v: 1, s: signed, c: changeHash, d: deps, o: startOp, n: opCount });
 }
 
 function decodeEntry(record: Uint8Array, hashOf: (payload: Uint8Array) => Hash): Entry | null {

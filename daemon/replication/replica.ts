@@ -137,7 +137,7 @@ export class Replica {
   load(): void {
     const { crypto } = this.#options.ports;
     for (const signed of this.journal.roster()) this.roster.accept(signed);
-    const byDoc = this.journal.envelopes((payload) => hex(crypto.sha256(payload)) as Hash);
+    const { byDoc, afterGap } = this.journal.envelopes((payload) => this.#hashOf(payload));
     for (const [doc, entries] of byDoc) {
       const saved = this.journal.document(doc);
       const covers =
@@ -148,6 +148,8 @@ export class Replica {
       this.#restore(doc, entries, covers ? saved : null);
       this.#sinceSnapshot.set(doc, covers ? entries.length - countOf(saved.heads) : entries.length);
     }
+    // They wait, parked, until peers have filled the gap before them.
+    this.documents.accept(afterGap);
     for (const env of this.#environmentNames()) {
       const plan = this.journal.plan(env);
       if (plan === null) continue;
@@ -167,6 +169,7 @@ export class Replica {
   }
 
   tick(nowMs: number): number {
+    this.journal.retry(nowMs);
     return this.sync.tick(nowMs);
   }
 
@@ -240,7 +243,7 @@ export class Replica {
     }
     const { entry, changed, touched } = made;
     this.#options.onChange(doc === 'cluster' ? 'cluster' : 'env', touched, doc);
-    this.journal.appendEnvelope(entry, (error) => {
+    this.journal.appendOwnEnvelope(entry, (error) => {
       if (error !== undefined) {
         this.#takeBack(session.id, entry);
         done(diskFull(error));

@@ -7,6 +7,7 @@ export const membershipTarget: Target = {
   name: 'membership',
   nodesMin: 1,
   nodesMax: 9,
+  forMsMax: 180_000,
   make({ seed, swarm, print }) {
     const world = new MembershipWorld({
       seed,

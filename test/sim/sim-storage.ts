@@ -105,6 +105,11 @@ export class SimDisk {
     this.#files.clear();
   }
 
+  /** What a power-cut now could not take, for checkers. */
+  synced(name: string): readonly Uint8Array[] {
+    return this.#files.get(name)?.records ?? [];
+  }
+
   /** Damage is told once, to the next reader. */
   read(name: string): { records: Uint8Array[]; damage: Damage | null } {
     const file = this.#files.get(name);

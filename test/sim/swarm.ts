@@ -42,7 +42,7 @@ export interface SwarmOptions {
 
 export function swarmOptions(
   random: SimRandom,
-  limits: { nodesMin: number; nodesMax: number },
+  limits: { nodesMin: number; nodesMax: number; forMsMax: number },
 ): SwarmOptions {
   const sometimes = (max: number): number => (random.chance(0.5) ? random.between(0, max) : 0);
   const faultEveryMsMin = random.pick([300, 1_000, 5_000]);
@@ -68,7 +68,7 @@ export function swarmOptions(
     faultEveryMsMin,
     faultEveryMsMax: faultEveryMsMin * random.pick([2, 10]),
     faultForMsMax: random.pick([2_000, 10_000, 60_000]),
-    forMs: random.pick([30_000, 60_000, 180_000]),
+    forMs: Math.min(limits.forMsMax, random.pick([30_000, 60_000, 180_000])),
   };
 }
 

@@ -19,6 +19,8 @@ export interface Target {
   readonly name: string;
   readonly nodesMin: number;
   readonly nodesMax: number;
+  /** Longest safety phase. */
+  readonly forMsMax: number;
   make(options: {
     readonly seed: number;
     readonly swarm: SwarmOptions;

@@ -1,7 +1,8 @@
 import { membershipTarget } from './membership-target.ts';
 import type { Target } from './target.ts';
+import { trellisTarget } from './trellis-target.ts';
 
-export const targets: readonly Target[] = [membershipTarget];
+export const targets: readonly Target[] = [membershipTarget, trellisTarget];
 
 export function targetNamed(name: string): Target {
   const target = targets.find((candidate) => candidate.name === name);
