@@ -8,7 +8,7 @@
  * Two may run at once: for as long as a partition lasts, plus the hand-back. Nothing exclusive may ever pass through here.
  *
  * Brakes: when more than a third of the others (and more than one) vanish together, it is more likely us or the network,
- * and everything waits five times as long; a slot moves at most a few times an hour.
+ * and every slot that is vacant then waits five times as long; a slot moves at most a few times an hour.
  *
  * Time is passed in; what must be remembered between calls is in this object and dies with the process: after a restart
  * a death is counted from when this process noticed it, which is late and therefore safe.
@@ -18,6 +18,7 @@ import { hash32, pairWeight } from '../../crdt/hash32.ts';
 import type { HostId } from '../../crdt/ids.ts';
 import type { Liveness, Placement, PlanHost, Service } from '../../crdt/model.ts';
 import type { Config } from '../config.ts';
+import { memoryReserveShare } from './plan.ts';
 
 export interface FailoverHost extends PlanHost {
   readonly liveness: Liveness;
@@ -72,6 +73,8 @@ export interface FailoverOutcome {
 interface SlotMemory {
   /** Since when neither the owner lives nor an instance is seen; null while one is. */
   vacantSinceMs: number | null;
+  /** Too many hosts vanished together while it was vacant. Kept, so that ranks stay apart when the alarm is over. */
+  isBraked: boolean;
   isTaken: boolean;
   /** Since when the owner's instance has been healthy while we hold the slot. */
   ownerHealthySinceMs: number | null;
@@ -93,7 +96,7 @@ export class Failover {
   readonly #alive = new Set<HostId>();
   /** When others were noticed to have vanished, newest last. */
   #vanished: { host: HostId; atMs: number }[] = [];
-  #brakeUntilMs = 0;
+  #isBraking = false;
   #aloneSinceMs: number | null = null;
   #isIsolationSaid = false;
 
@@ -106,24 +109,36 @@ export class Failover {
     this.#noteHosts(input, events);
     const hosts = new Map(input.hosts.map((host) => [host.id, host]));
     const reserved = reservations(input);
+    // Ranks count what is committed, the same for everybody; room here also counts what is taken already.
+    const here = this.#reservedHere(input, reserved.get(input.self));
     let nextDeadlineMs = Number.POSITIVE_INFINITY;
     const wake = (atMs: number): void => {
       if (atMs > input.nowMs) nextDeadlineMs = Math.min(nextDeadlineMs, atMs);
     };
+    const look: Look = { input, hosts, reserved, here, events, wake };
     const taken: Placement[] = [];
     for (const placement of input.placements) {
       if (placement.host === input.self) continue;
       const service = input.services.get(placement.service);
       if (service === undefined || !mayFailOver(service)) continue;
-      if (this.#holds(placement, service, input, hosts, reserved, events, wake))
-        taken.push(placement);
+      if (this.#holds(placement, service, look)) taken.push(placement);
     }
     this.#forget(input);
-    const own = input.placements.filter(
-      (placement) =>
-        placement.host === input.self && this.#keepsOwn(placement, input, events, wake),
-    );
-    return { own: [...own, ...taken], taken, events, nextDeadlineMs };
+    const mayRun = (placement: Placement): boolean => this.#mayRun(placement, input, events, wake);
+    const own = input.placements.filter((placement) => placement.host === input.self);
+    const running = taken.filter(mayRun);
+    return { own: [...own.filter(mayRun), ...running], taken: running, events, nextDeadlineMs };
+  }
+
+  #reservedHere(input: FailoverInput, committed: Reserved | undefined): Reserved {
+    const here = copyOf(committed);
+    for (const placement of input.placements) {
+      const service = input.services.get(placement.service);
+      if (service === undefined || placement.host === input.self) continue;
+      const key = slotKey(placement.service, placement.slot);
+      if (this.#slots.get(key)?.isTaken === true) reserve(here, service);
+    }
+    return here;
   }
 
   /** Deaths since the last look, and whether they are too many to be believed. */
@@ -138,28 +153,23 @@ export class Failover {
     this.#vanished = this.#vanished
       .filter(({ atMs }) => input.nowMs - atMs < this.#config.brakeWindowMs)
       .slice(-1_000);
-    if (this.#vanished.length > Math.max(1, others.length / 3)) {
-      if (input.nowMs >= this.#brakeUntilMs) {
-        const text = `${this.#vanished.length} of ${others.length} other hosts vanished together: failover waits`;
-        events.push({ kind: 'failover.brake', severity: 'alarm', text });
-      }
-      this.#brakeUntilMs = input.nowMs + this.#config.failoverHoldDownMs * this.#config.brakeFactor;
+    // A host that comes and goes is one host.
+    const vanished = new Set(this.#vanished.map(({ host }) => host)).size;
+    const isBraking = vanished > Math.max(1, others.length / 3);
+    if (isBraking && !this.#isBraking) {
+      const text = `${vanished} of ${others.length} other hosts vanished together: failover waits`;
+      events.push({ kind: 'failover.brake', severity: 'alarm', text });
     }
-    const isAlone = !input.hasLivePeer && others.length > 0;
+    this.#isBraking = isBraking;
+    // Of two hosts one is always without a peer when the other dies; then the gateway tells who is cut off.
+    const isAlone = others.length > 0 && !mayAct(input);
     if (!isAlone) this.#isIsolationSaid = false;
     this.#aloneSinceMs = isAlone ? (this.#aloneSinceMs ?? input.nowMs) : null;
   }
 
   /** Should this host run a slot that the plan gives to another? */
-  #holds(
-    placement: Placement,
-    service: Service,
-    input: FailoverInput,
-    hosts: ReadonlyMap<HostId, FailoverHost>,
-    reserved: ReadonlyMap<HostId, Reserved>,
-    events: FailoverEvent[],
-    wake: (atMs: number) => void,
-  ): boolean {
+  #holds(placement: Placement, service: Service, look: Look): boolean {
+    const { input, hosts, reserved, here, events, wake } = look;
     const key = slotKey(placement.service, placement.slot);
     const seen = input.seen.get(key) ?? [];
     const memory = this.#memory(key);
@@ -174,18 +184,21 @@ export class Failover {
       memory.vacantSinceMs = null;
       return false;
     }
+    memory.isBraked = this.#isBraking || (memory.isBraked && memory.vacantSinceMs !== null);
     memory.vacantSinceMs ??= input.nowMs;
     const rank = rankOf(input.self, placement, service, input, reserved);
     if (rank === null || !mayAct(input)) return false;
     const holdDownMs =
-      this.#config.failoverHoldDownMs *
-      (input.nowMs < this.#brakeUntilMs ? this.#config.brakeFactor : 1);
+      this.#config.failoverHoldDownMs * (memory.isBraked ? this.#config.brakeFactor : 1);
     const dueMs = memory.vacantSinceMs + holdDownMs + rank * this.#config.failoverRankStepMs;
     if (input.nowMs < dueMs) {
       wake(dueMs);
       return false;
     }
+    const self = hosts.get(input.self);
+    if (self === undefined || !hasRoom(self, service, here)) return false;
     if (this.#isLimited(memory, placement, input.nowMs, events, wake)) return false;
+    reserve(here, service);
     memory.isTaken = true;
     memory.ownerHealthySinceMs = null;
     memory.moves.push(input.nowMs);
@@ -242,7 +255,7 @@ export class Failover {
   }
 
   /** A service that must not run where nobody can see it. Others keep running: isolation is no reason to stop work. */
-  #keepsOwn(
+  #mayRun(
     placement: Placement,
     input: FailoverInput,
     events: FailoverEvent[],
@@ -300,7 +313,8 @@ export class Failover {
       if (!memory.isTaken) memory.moves.push(nowMs);
       memory.lastSeenOn = elsewhere.host;
     }
-    if (elsewhere === undefined && seen.length > 0) memory.lastSeenOn = null;
+    // Also when nothing is seen at all: an owner that flaps may be gone again before its successor is.
+    if (elsewhere === undefined) memory.lastSeenOn = null;
     memory.moves = memory.moves.slice(-16);
   }
 
@@ -309,6 +323,7 @@ export class Failover {
     if (memory === undefined) {
       memory = {
         vacantSinceMs: null,
+        isBraked: false,
         isTaken: false,
         ownerHealthySinceMs: null,
         moves: [],
@@ -336,9 +351,22 @@ export function mayFailOver(service: Service): boolean {
 }
 
 interface Reserved {
-  readonly cpu: number;
-  readonly memoryBytes: number;
-  readonly byService: ReadonlyMap<string, number>;
+  cpu: number;
+  memoryBytes: number;
+  readonly byService: Map<string, number>;
+  /** '<protocol>/<port>' that are published there. */
+  readonly ports: Set<string>;
+}
+
+/** One look at everything, shared by all slots. */
+interface Look {
+  readonly input: FailoverInput;
+  readonly hosts: ReadonlyMap<HostId, FailoverHost>;
+  readonly reserved: ReadonlyMap<HostId, Reserved>;
+  /** Grows as slots are taken. */
+  readonly here: Reserved;
+  readonly events: FailoverEvent[];
+  readonly wake: (atMs: number) => void;
 }
 
 function mayAct(input: FailoverInput): boolean {
@@ -346,20 +374,37 @@ function mayAct(input: FailoverInput): boolean {
 }
 
 function reservations(input: FailoverInput): ReadonlyMap<HostId, Reserved> {
-  const out = new Map<
-    HostId,
-    { cpu: number; memoryBytes: number; byService: Map<string, number> }
-  >();
+  const out = new Map<HostId, Reserved>();
   for (const placement of input.placements) {
     const service = input.services.get(placement.service);
+    if (service === undefined) continue;
     let entry = out.get(placement.host);
-    if (entry === undefined)
-      out.set(placement.host, (entry = { cpu: 0, memoryBytes: 0, byService: new Map() }));
-    entry.cpu += service?.resources.cpu ?? 0;
-    entry.memoryBytes += service?.resources.memoryBytes ?? 0;
-    entry.byService.set(placement.service, (entry.byService.get(placement.service) ?? 0) + 1);
+    if (entry === undefined) out.set(placement.host, (entry = copyOf(undefined)));
+    reserve(entry, service);
   }
   return out;
+}
+
+function reserve(entry: Reserved, service: Service): void {
+  entry.cpu += service.resources.cpu ?? 0;
+  entry.memoryBytes += service.resources.memoryBytes ?? 0;
+  entry.byService.set(service.id, (entry.byService.get(service.id) ?? 0) + 1);
+  for (const port of fixedPorts(service)) entry.ports.add(port);
+}
+
+function copyOf(entry: Reserved | undefined): Reserved {
+  return {
+    cpu: entry?.cpu ?? 0,
+    memoryBytes: entry?.memoryBytes ?? 0,
+    byService: new Map(entry?.byService),
+    ports: new Set(entry?.ports),
+  };
+}
+
+function fixedPorts(service: Service): string[] {
+  return service.ports.flatMap((port) =>
+    port.host === undefined ? [] : [`${port.protocol}/${port.host}`],
+  );
 }
 
 /**
@@ -374,7 +419,6 @@ function rankOf(
   reserved: ReadonlyMap<HostId, Reserved>,
 ): number | null {
   const slotHash = hash32(slotKey(placement.service, placement.slot));
-  const hasFixedPort = service.ports.some((port) => port.host !== undefined);
   const candidates = input.hosts
     .filter(
       (host) =>
@@ -389,7 +433,6 @@ function rankOf(
       const instances = reserved.get(host.id)?.byService.get(service.id) ?? 0;
       return { id: host.id, instances, weight: pairWeight(slotHash, hash32(host.id)) };
     })
-    .filter((candidate) => !hasFixedPort || candidate.instances === 0)
     .toSorted(
       (a, b) => a.instances - b.instances || b.weight - a.weight || compareText(a.id, b.id),
     );
@@ -397,11 +440,14 @@ function rankOf(
   return rank === -1 ? null : rank;
 }
 
+/** The planner's rules: reservations within capacity, the service's limit per host, no fixed port twice. */
 function hasRoom(host: FailoverHost, service: Service, reserved: Reserved | undefined): boolean {
-  const cpu = (reserved?.cpu ?? 0) + (service.resources.cpu ?? 0);
-  const memoryBytes = (reserved?.memoryBytes ?? 0) + (service.resources.memoryBytes ?? 0);
-  const isCpuFine = service.resources.cpu === undefined || cpu <= host.cpu;
-  return (
-    isCpuFine && (service.resources.memoryBytes === undefined || memoryBytes <= host.memoryBytes)
-  );
+  const { cpu, memoryBytes } = service.resources;
+  const memoryMax = host.memoryBytes * (1 - memoryReserveShare);
+  if (cpu !== undefined && (reserved?.cpu ?? 0) + cpu > host.cpu + 1e-9) return false;
+  if (memoryBytes !== undefined && (reserved?.memoryBytes ?? 0) + memoryBytes > memoryMax)
+    return false;
+  const most = service.count.perHost?.max ?? Number.POSITIVE_INFINITY;
+  if ((reserved?.byService.get(service.id) ?? 0) >= most) return false;
+  return !fixedPorts(service).some((port) => reserved?.ports.has(port) === true);
 }
