@@ -253,7 +253,7 @@ export class Daemon implements Lifecycle {
     try {
       await act();
     } catch (error) {
-      await this.#wipe();
+      await this.#wipe({ keepIdentity: true });
       throw error;
     }
   }
@@ -305,8 +305,11 @@ export class Daemon implements Lifecycle {
     this.#blobs = null;
   }
 
-  /** Back to a host that belongs to nobody, with a new identity: the old key must never speak for a member again. */
-  async #wipe(): Promise<void> {
+  /**
+   * Back to a host that belongs to nobody. After `leave` with a new identity, since the old key must never speak for a
+   * member again; after a join that failed half-way with the same, so that trying again with the same code costs no use.
+   */
+  async #wipe({ keepIdentity = false } = {}): Promise<void> {
     await this.#api.closeHttps();
     this.#apiPort = 0;
     rmSync(joinPath(this.#store.stateDir, 'cluster.json'), { force: true });
@@ -314,10 +317,10 @@ export class Daemon implements Lifecycle {
     this.#audit.close();
     await this.#store.close();
     const { state } = this.#options.paths;
+    const identity = keepIdentity ? [] : ['host.key', 'host.id', 'incarnation'];
     for (const name of [
-      'host.key',
-      'host.id',
-      'incarnation',
+      ...identity,
+      'index.log',
       'logs',
       'files',
       'plugins',

@@ -24,6 +24,8 @@ import type { Store } from './store/open-store.ts';
 import { ApiCertificate } from './trust/api-certificate.ts';
 import type { Certificate, CertificateAuthority } from './trust/certificates.ts';
 import { pemOf } from './trust/certificates.ts';
+import { introduce } from './trust/introduce.ts';
+import { Introductions } from './introductions.ts';
 import { readIssuingKey } from './trust/issuing-key.ts';
 import { Admission } from './trust/join-server.ts';
 import type { JoinAttempt } from './trust/join-server.ts';
@@ -65,6 +67,7 @@ export class Member implements ClusterAccess {
   readonly #logins: Logins;
   readonly #gateway: Gateway;
   readonly #hints = new Map<NodeId, readonly string[]>();
+  readonly #introductions: Introductions;
   #stopWatching: () => void = () => {};
   #hostFact: HostFact | null = null;
   #isReady = false;
@@ -95,6 +98,11 @@ export class Member implements ClusterAccess {
     const issuing = this.#issuing(authority.caCertificate);
     this.certificate = this.#makeCertificate(authority.name, issuing);
     this.admission = this.#makeAdmission(issuing);
+    this.#introductions = new Introductions({
+      clock,
+      log,
+      introduce: (node) => this.#introduceTo(node),
+    });
   }
 
   get sessions(): Logins['sessions'] {
@@ -118,6 +126,7 @@ export class Member implements ClusterAccess {
   }
 
   async stop(): Promise<void> {
+    this.#introductions.stop();
     this.#stopWatching();
     this.#gateway.stop();
     this.certificate.stop();
@@ -329,6 +338,13 @@ export class Member implements ClusterAccess {
   #onNodeChange(): void {
     this.network.rosterChanged();
     this.publishHost();
+    const members = this.node.members().filter((member) => !member.isSelf);
+    for (const member of members) {
+      // Membership knows before the socket does; a fresh connection is what brings the member back.
+      if (member.liveness === 'dead' && member.isConnected)
+        this.network.disconnect(member.node, 'dead');
+    }
+    this.#introductions.look(members);
   }
 
   /** Durable and told to whoever is connected before the joiner is answered, so that any of them lets it in. */
@@ -336,6 +352,15 @@ export class Member implements ClusterAccess {
     await this.#addDurably(record);
     this.network.rosterChanged();
     await settle(this.#options.clock, admitPushMs);
+  }
+
+  /** Shows our chain of trust to a member that does not let us in, over its HTTPS API. */
+  async #introduceTo(node: NodeId): Promise<void> {
+    const fact = this.node.fact('host', node)?.value as HostFact | undefined;
+    if (fact === undefined || fact.apiPort === 0) return;
+    const peer = hostPort(fact.advertise, fact.apiPort);
+    await introduce({ roster: this.roster, self: this.node.self.node, peer, caPem: this.caPem });
+    this.network.rosterChanged();
   }
 
   #addDurably(record: SignedBytes): Promise<void> {

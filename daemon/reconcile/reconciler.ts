@@ -31,14 +31,12 @@ export interface ReconcilerOptions {
 }
 
 export class Reconciler {
-  readonly #options: ReconcilerOptions;
   readonly #loops: readonly PluginLoop[];
 
   constructor(
     plugins: readonly { readonly name: string; readonly running: RunningPlugin }[],
     options: ReconcilerOptions,
   ) {
-    this.#options = options;
     this.#loops = plugins.map(({ name, running }) => new PluginLoop(name, running, options));
   }
 
