@@ -83,7 +83,7 @@ free_mebibytes() { df -Pk "$(existing "$1")" | awk 'NR == 2 { print int($4 / 102
 short() { shortfalls="$shortfalls
   $1: have $2, need at least $3"; }
 
-# Lists every shortfall at once in $shortfalls. Uses min_* and no_engine.
+# Lists every shortfall at once in $shortfalls. Uses min_*, ports and no_engine.
 find_shortfalls() {
   shortfalls=
   found=$(getconf _NPROCESSORS_ONLN 2>/dev/null || grep -c '^processor' /proc/cpuinfo)
@@ -100,8 +100,19 @@ find_shortfalls() {
   found=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{ print $2 }') || found=
   if [ -z "$found" ]; then short 'C library' 'no glibc' 'glibc 2.28'
   elif older_than "$found" 2.28; then short 'C library' "glibc $found" 'glibc 2.28'; fi
+  for port in $ports; do
+    ! is_listening "$port" || shortfalls="$shortfalls
+  port $port: in use by another process, must be free"
+  done
   have iptables || [ "$no_engine" = 1 ] || have apt-get || short iptables none 'iptables 1.8'
   find_engine_shortfall
+}
+
+# is_listening PORT: somebody accepts TCP connections there (state 0A), on whatever address
+is_listening() {
+  cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$(printf ':%04X' "$1")" '
+    $4 == "0A" && substr($2, length($2) - 4) == port { found = 1 }
+    END { exit !found }'
 }
 
 # Version of the engine that answers; empty when none does.

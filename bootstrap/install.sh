@@ -18,6 +18,7 @@ min_memory_mib=440
 min_disk_mib=1024
 min_kernel=4.19
 min_engine=20.10
+ports='7440 8443'
 
 usage() {
   sed -n '2,8s/^# \{0,1\}//p' "$0" >&2

@@ -20,11 +20,25 @@ export interface JoinTarget {
 }
 
 const peersMax = 16;
+/** Peers and API, as `trellis daemon` has them. */
+const daemonPorts = [7440, 8443];
 const domain = 'trellis.internal';
 
 /** What `/join` answers (text/x-shellscript). Holds nothing secret. Fails with INVALID when a value cannot be quoted. */
-export function renderJoinScript(target: JoinTarget & { readonly minimums?: Minimums }): string {
-  const { caPem, clusterName, peers, minimums = hostMinimums } = checked(target);
+export function renderJoinScript(
+  target: JoinTarget & {
+    readonly minimums?: Minimums;
+    /** TCP ports that must be free on the host; the default is what `trellis daemon` listens on. */
+    readonly ports?: readonly number[];
+  },
+): string {
+  const {
+    caPem,
+    clusterName,
+    peers,
+    minimums = hostMinimums,
+    ports = daemonPorts,
+  } = checked(target);
   const values: Readonly<Record<string, string>> = {
     CLUSTER: clusterName,
     SERVER_NAME: `${clusterName}.${domain}`,
@@ -34,6 +48,7 @@ export function renderJoinScript(target: JoinTarget & { readonly minimums?: Mini
     MIN_DISK_MIB: String(Math.floor(minimums.diskFreeBytes / 2 ** 20)),
     MIN_KERNEL: minimums.kernel,
     MIN_ENGINE: minimums.engine,
+    PORTS: ports.join(' '),
     CA_PEM: caPem.trim(),
     COMMON: beside('install-common.sh').trim(),
   };

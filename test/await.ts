@@ -53,6 +53,11 @@ export async function eventually<T>(
   );
 }
 
+/** Lets time pass while something is being measured over it: a rate, an idle cost. Never for waiting until something is so. */
+export async function measureFor(durationMs: number): Promise<void> {
+  await pause(durationMs);
+}
+
 type Look<T> = { kind: 'value'; value: T } | { kind: 'error'; error: unknown } | { kind: 'hung' };
 
 async function lookOnce<T>(check: () => T | Promise<T>, leftMs: number): Promise<Look<T>> {

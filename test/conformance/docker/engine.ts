@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import Docker from 'dockerode';
+import { eventually } from '../../await.ts';
 
 const run = promisify(execFile);
 
@@ -99,16 +100,13 @@ class NamespacedHost implements TestHost {
     ]);
     const pid = await onlyChild(starter);
     this.#engine = { starter, pid };
-    for (let attempt = 0; ; attempt++) {
-      try {
-        await this.docker.ping();
-        return;
-      } catch (error) {
-        if (attempt > 300 || starter.exitCode !== null)
-          throw new Error(`dockerd of ${this.#name} did not start`, { cause: error });
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
-    }
+    const isUp = async (): Promise<boolean> => {
+      if (starter.exitCode !== null) return true;
+      await this.docker.ping();
+      return true;
+    };
+    await eventually(isUp, { withinMs: 30_000, everyMs: 50, what: `dockerd of ${this.#name}` });
+    if (starter.exitCode !== null) throw new Error(`dockerd of ${this.#name} ended at once`);
   }
 
   async killEngine(): Promise<void> {
@@ -166,13 +164,14 @@ class NamespacedHost implements TestHost {
 
 /** Outside id of the one process that `parent` has forked into the namespace. */
 async function onlyChild(parent: ChildProcess): Promise<number> {
-  for (let attempt = 0; attempt < 500; attempt++) {
-    const children = await readFile(`/proc/${parent.pid}/task/${parent.pid}/children`, 'utf8');
-    const [first] = children.trim().split(' ');
-    if (first !== undefined && first !== '') return Number(first);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error('the process has forked no child');
+  const children = `/proc/${parent.pid}/task/${parent.pid}/children`;
+  const first = async (): Promise<number | null> =>
+    Number((await readFile(children, 'utf8')).trim().split(' ')[0]) || null;
+  return eventually(first, {
+    withinMs: 10_000,
+    everyMs: 10,
+    what: 'the process has forked a child',
+  });
 }
 
 /** Empty cgroups stay behind when their processes are killed; only directories of this name are removed. */

@@ -147,12 +147,15 @@ describe('the script', () => {
     minimums?: typeof needy;
     path?: string;
     given?: string;
+    ports?: number[];
   }) {
-    const { peers, minimums } = options;
+    // Which ports are free on this machine is not the test's to say.
+    const { peers, minimums, ports = [] } = options;
     const script = renderJoinScript({
       caPem,
       clusterName: 'demo',
       peers,
+      ports,
       ...(minimums && { minimums }),
     });
     const env = options.path === undefined ? {} : { PATH: options.path };
@@ -209,6 +212,14 @@ describe('the script', () => {
     expect(err).toMatch(/memory: have \d+ MiB, need at least 1099511627776 MiB/);
     expect(err).toMatch(/disk: have \d+ MiB free/);
     expect(err).toMatch(/kernel: have \S+, need at least 99\.1/);
+    expect(exit).toBe(3);
+  });
+
+  test('a port that is taken is a shortfall', async () => {
+    answer = { status: 200, body: '{}' };
+    const port = Number(good.peer.split(':')[1]);
+    const { err, exit } = await check({ peers: [good.peer], ports: [port] });
+    expect(err).toContain(`port ${port}: in use by another process, must be free`);
     expect(exit).toBe(3);
   });
 
