@@ -53,7 +53,7 @@ export class LightDaemon {
       },
     );
     await eventually(async () => (await this.trellis(['info', '--json'])).code === 0, {
-      withinMs: 60_000,
+      withinMs: 120_000,
       everyMs: 100,
       what: `${this.name} answers`,
     });
@@ -111,7 +111,7 @@ export async function startDaemons(
   const [first, ...others] = daemons as [LightDaemon, ...LightDaemon[]];
   await first.start();
   await first.json(['init', '--name', 'many', '--operator', 'admin', '--host-name', first.name], {
-    timeoutMs: 60_000,
+    timeoutMs: 180_000,
   });
   const invite = await first.json<unknown>([
     'invite',
@@ -124,7 +124,7 @@ export async function startDaemons(
       await next.start();
       await next.json(['join', '--name', next.name], {
         input: JSON.stringify(invite),
-        timeoutMs: 60_000,
+        timeoutMs: 180_000,
       });
     }
   };
