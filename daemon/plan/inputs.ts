@@ -1,6 +1,6 @@
 /** The one form of a plan's inputs, so that the same inputs in any order have one hash and give one plan. */
 import { compareText, encode } from '../../crdt/codec.ts';
-import type { PlanInputs } from '../../crdt/model.ts';
+import type { EnvView, PlanInputs, Service } from '../../crdt/model.ts';
 
 /** Sorted, and with nothing said twice. */
 export function canonicalInputs(inputs: PlanInputs): PlanInputs {
@@ -20,6 +20,21 @@ export function canonicalInputs(inputs: PlanInputs): PlanInputs {
     numbers: inputs.numbers.toSorted((a, b) => compareText(a[0], b[0]) || a[1] - b[1]),
     previous: uniqueBy(inputs.previous, (placement) => `${placement.service}/${placement.slot}`),
   };
+}
+
+/**
+ * The services to plan with. One whose object cannot be read now stays as the committed plan has it, because leaving it out
+ * would stop what runs; unless its name has gone to another meanwhile. Sorted by id.
+ */
+export function servicesToPlan(
+  view: Pick<EnvView, 'services' | 'problems'>,
+  committed: readonly Service[],
+): readonly Service[] {
+  const unreadable = new Set(
+    view.problems.flatMap(({ kind, object }) => (kind === 'poison' ? [object as string] : [])),
+  );
+  const held = committed.filter(({ id, name }) => unreadable.has(id) && !view.services.has(name));
+  return [...view.services.values(), ...held].toSorted((a, b) => compareText(a.id, b.id));
 }
 
 /** Of two with one key the one whose canonical bytes come first stays. */

@@ -90,6 +90,16 @@ function samePlaces(a: readonly Placement[], b: readonly Placement[]): boolean {
   );
 }
 
+/** `isEligible` that also knows which roles keep their hosts to themselves. */
+export function eligibilityOf(
+  roles: readonly Role[],
+): (service: Service, host: PlanHost) => boolean {
+  const dedicated = new Set(roles.filter((role) => role.isDedicated).map((role) => role.name));
+  return (service, host) =>
+    isEligible(service, host) &&
+    !host.roles.some((role) => role !== service.role && dedicated.has(role));
+}
+
 /** May instances of the service be on this host at all? Room and liveness are asked elsewhere. */
 export function isEligible(service: Service, host: PlanHost): boolean {
   return (
@@ -129,15 +139,15 @@ class Board {
   readonly #loads = new Map<HostId, Load>();
   readonly #byRole = new Map<string, Load[]>();
   readonly #previous = new Map<string, Map<Slot, HostId>>();
-  readonly #dedicated: ReadonlySet<string>;
+  readonly #hasDedicated: boolean;
+  readonly #mayCarry: (service: Service, host: PlanHost) => boolean;
   readonly #eligibleLoads = new Map<string, readonly Load[]>();
   readonly #loadsByName: readonly Load[];
   readonly #reasonsOf = new Map<string, Unplaceable['perHost']>();
 
   constructor(inputs: PlanInputs) {
-    this.#dedicated = new Set(
-      inputs.roles.filter((role) => role.isDedicated).map((role) => role.name),
-    );
+    this.#hasDedicated = inputs.roles.some((role) => role.isDedicated);
+    this.#mayCarry = eligibilityOf(inputs.roles);
     for (const host of inputs.hosts.toSorted((a, b) => compareText(a.id, b.id))) {
       const load: Load = {
         host,
@@ -284,19 +294,13 @@ class Board {
   #eligible(service: Service): readonly Load[] {
     const loads = this.#byRole.get(service.role) ?? [];
     const where = Object.entries(service.placement.where);
-    if (where.length === 0 && this.#dedicated.size === 0) return loads;
+    if (where.length === 0 && !this.#hasDedicated) return loads;
     const key = JSON.stringify([service.role, where.toSorted(([a], [b]) => compareText(a, b))]);
     const known = this.#eligibleLoads.get(key);
     if (known !== undefined) return known;
-    const found = loads.filter(
-      ({ host }) => isEligible(service, host) && !this.#isTakenByDedicated(service, host),
-    );
+    const found = loads.filter(({ host }) => this.#mayCarry(service, host));
     this.#eligibleLoads.set(key, found);
     return found;
-  }
-
-  #isTakenByDedicated(service: Service, host: PlanHost): boolean {
-    return host.roles.some((role) => role !== service.role && this.#dedicated.has(role));
   }
 
   /** Why one more instance cannot be here; null when it can. */

@@ -7,7 +7,7 @@ import type { Placement, Service } from '../../../crdt/model.ts';
 import { defaultConfig } from '../../../daemon/config.ts';
 import { Failover, slotKey } from '../../../daemon/plan/failover.ts';
 import type { FailoverEvent, FailoverHost, SeenInstance } from '../../../daemon/plan/failover.ts';
-import { isEligible } from '../../../daemon/plan/plan.ts';
+import { eligibilityOf } from '../../../daemon/plan/plan.ts';
 import { hostOf, serviceOf } from './plan-arbitraries.ts';
 
 export const stepMs = 250;
@@ -128,7 +128,7 @@ export class World {
       services: this.services,
       hosts,
       seen: this.#seenBy(node),
-      isEligible,
+      isEligible: eligibilityOf([]),
       hasLivePeer: hosts.some((host) => host.id !== node.host.id && host.isAlive),
       hasGateway: true,
     });

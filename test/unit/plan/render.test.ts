@@ -1,0 +1,166 @@
+import { describe, expect, test } from 'vitest';
+import type { ClusterId } from '../../../crdt/ids.ts';
+import type { Placement, Role, Service } from '../../../crdt/model.ts';
+import type { ServiceSpec } from '../../../crdt/service-leaves.ts';
+import { servicesToPlan } from '../../../daemon/plan/inputs.ts';
+import { eligibilityOf } from '../../../daemon/plan/plan.ts';
+import { renderView } from '../../../daemon/plan/render.ts';
+import type { LiveInstance, RenderInput } from '../../../daemon/plan/render.ts';
+import {
+  hostId,
+  hostOf,
+  inputsOf,
+  roleOf,
+  serviceOf,
+  sha256,
+} from '../../property/plan/plan-arbitraries.ts';
+
+const http = [{ name: 'http', container: 80 }];
+
+function placementOf(service: Service, slot = '0'): Placement {
+  return { service: service.id, serviceName: service.name, slot, host: hostId(0) };
+}
+
+function live(service: string, host: number, more: Partial<LiveInstance> = {}): LiveInstance {
+  return {
+    service,
+    slot: String(host),
+    host: hostId(host),
+    hostAddress: `10.0.0.${host}`,
+    address: `172.31.0.${host + 2}`,
+    isHealthy: true,
+    isPlanned: true,
+    ...more,
+  };
+}
+
+function view(specs: Partial<ServiceSpec>[], more: Partial<RenderInput> = {}) {
+  const services = specs.map((spec, n) => serviceOf(n, spec));
+  const numbers = services.flatMap((service) =>
+    service.ports.map((port, i) => [`${service.name}/${port.name}`, 20_000 + i] as const),
+  );
+  return renderView({
+    clusterId: 'c'.repeat(32) as ClusterId,
+    env: 'prod',
+    self: { id: hostId(0), name: 'h0', meta: { dc: 'east' }, advertise: '10.0.0.0' },
+    placements: services.map((service) => placementOf(service)),
+    inputs: inputsOf(services, [hostOf(0), hostOf(1)], { numbers }),
+    images: new Map(),
+    live: [],
+    sha256,
+    ...more,
+  });
+}
+
+describe('what a host is given to run', () => {
+  test('templates become names, numbers and metadata', () => {
+    const env = {
+      URL: 'http://{{services.s1.host}}:{{services.s1.ports.http}}/',
+      HERE: '{{host.name}}/{{host.meta.dc}}/{{host.meta.none}}',
+      FORMAT: '{{.Names}}',
+    };
+    const [, consumer] = view([
+      { env, command: ['run', '{{services.s1.host}}'], dependsOn: [{ service: 's1' }] },
+      { ports: http },
+    ]).instances;
+    expect(consumer).toMatchObject({
+      instance: 's0-0',
+      containerName: 'trellis-cccccccc-s0-0',
+      env: { URL: 'http://s1.prod.internal:20000/', HERE: 'h0/east/', FORMAT: '{{.Names}}' },
+      command: ['run', 's1.prod.internal'],
+      restart: 'unless-stopped',
+    });
+  });
+
+  test('dependencies start first, circles do not hang', () => {
+    const order = (specs: Partial<ServiceSpec>[]) =>
+      view(specs).instances.map((one) => one.service);
+    expect(
+      order([{ dependsOn: [{ service: 's1' }] }, { dependsOn: [{ service: 's2' }] }, {}]),
+    ).toEqual(['s2', 's1', 's0']);
+    expect(
+      order([{ dependsOn: [{ service: 's1' }] }, { dependsOn: [{ service: 's0' }] }]),
+    ).toHaveLength(2);
+  });
+
+  test('[trellis:R5] the spec changes with what shapes the container and with nothing else', () => {
+    const spec = (more: Partial<ServiceSpec>, input: Partial<RenderInput> = {}) =>
+      view([{ ports: http, ...more }], input).instances[0]?.spec;
+    const base = spec({});
+    expect(spec({ isEnabled: false })).toBe(base);
+    expect(spec({ count: { perRole: { min: 3, max: 3 } } })).toBe(base);
+    expect(spec({ stopGraceMs: 1 })).toBe(base);
+    expect(spec({}, { live: [live('s0', 1)] })).toBe(base);
+    for (const more of [
+      { image: 'j' },
+      { env: { A: '1' } },
+      { command: ['x'] },
+      { restarts: 1 },
+      { resources: { cpu: 1 } },
+    ]) {
+      expect(spec(more)).not.toBe(base);
+    }
+  });
+
+  test('an address restarts its consumer only where onChange says so', () => {
+    const render = (onChange: 'restart' | 'none', host: number) => {
+      const env = { AT: '{{services.s1.address}}' };
+      const specs = [{ env, dependsOn: [{ service: 's1', onChange }] }, {}];
+      return view(specs, { live: [live('s1', host)] }).instances.find(
+        (one) => one.service === 's0',
+      );
+    };
+    expect(render('restart', 1)?.env).toEqual({ AT: '10.0.0.1' });
+    expect(render('restart', 1)?.spec).not.toBe(render('restart', 2)?.spec);
+    expect(render('none', 1)?.spec).toBe(render('none', 2)?.spec);
+  });
+});
+
+describe('where a service is reached', () => {
+  const routeOf = (instances: LiveInstance[]) =>
+    view([{ ports: http }], { live: instances }).routes[0]?.ports[0];
+
+  test('containers here, advertised addresses elsewhere, sorted', () => {
+    const route = routeOf([live('s0', 2), live('s0', 1), live('s0', 0)]);
+    expect(route).toMatchObject({
+      number: 20_000,
+      container: 80,
+      local: ['172.31.0.2'],
+      remote: ['10.0.0.1', '10.0.0.2'],
+    });
+  });
+
+  test('healthy before unwell, planned before successors, anything before nothing', () => {
+    const remote = (...instances: LiveInstance[]) => routeOf(instances)?.remote;
+    expect(remote(live('s0', 1), live('s0', 2, { isHealthy: false }))).toEqual(['10.0.0.1']);
+    expect(remote(live('s0', 1), live('s0', 2, { isPlanned: false }))).toEqual(['10.0.0.1']);
+    expect(
+      remote(live('s0', 1, { isHealthy: false }), live('s0', 2, { isPlanned: false })),
+    ).toEqual(['10.0.0.2']);
+    expect(remote(live('s0', 1, { isHealthy: false }))).toEqual(['10.0.0.1']);
+    expect(remote()).toEqual([]);
+  });
+});
+
+test('a service that cannot be read stays as the plan has it, until its name is another’s', () => {
+  const [readable, poisoned] = [serviceOf(0, {}), serviceOf(1, {})];
+  const problems = [{ kind: 'poison' as const, object: poisoned.id, detail: '' }];
+  const names = (services: Service[], committed: Service[]) =>
+    servicesToPlan(
+      { services: new Map(services.map((one) => [one.name, one])), problems },
+      committed,
+    ).map((one) => one.id);
+  expect(names([readable], [readable, poisoned])).toEqual([readable.id, poisoned.id]);
+  expect(names([readable], [readable])).toEqual([readable.id]);
+  expect(names([readable, serviceOf(5, { name: 's1' })], [readable, poisoned])).not.toContain(
+    poisoned.id,
+  );
+});
+
+test('a dedicated host carries no other role, in failover as in the plan', () => {
+  const roles: Role[] = [roleOf('lb', { isDedicated: true })];
+  const host = hostOf(0, { roles: ['lb', 'web'] });
+  expect(eligibilityOf(roles)(serviceOf(0, {}), host)).toBe(false);
+  expect(eligibilityOf(roles)(serviceOf(0, { role: 'lb' }), host)).toBe(true);
+  expect(eligibilityOf([])(serviceOf(0, {}), host)).toBe(true);
+});
