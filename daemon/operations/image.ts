@@ -61,10 +61,14 @@ export async function pushImage(
 ): Promise<{ row: ImageRow; put: LeafPut }> {
   const runtime = runtimeOf(context);
   context.progress(`putting image ${reference} into the cluster`);
+  let said = '';
   const pushed = await runtime.pushImage(reference, {
     signal: context.signal,
-    onProgress: (what, doneBytes, totalBytes) =>
-      context.progress(`${reference}: ${what} ${percent(doneBytes, totalBytes)}`),
+    onProgress: (what, doneBytes, totalBytes) => {
+      const words = `${reference}: ${what} ${tenths(doneBytes, totalBytes)}`;
+      if (words !== said) context.progress(words);
+      said = words;
+    },
   });
   const { manifest, imageId, sizeBytes } = pushed;
   const pointer = pointerOf('images', pushed.reference);
@@ -78,6 +82,7 @@ export function runtimeOf(context: OperationContext): ContainerRuntime {
   throw new ClusterError('ENGINE_UNREACHABLE', { endpoint: '(none)', reason });
 }
 
-function percent(done: number, total: number): string {
-  return total > 0 ? `${Math.floor((100 * done) / total)} %` : '';
+/** In steps of ten: a person wants to see that it goes on, not every chunk. */
+function tenths(done: number, total: number): string {
+  return total > 0 ? `${Math.floor((10 * done) / total) * 10} %` : '';
 }

@@ -213,8 +213,12 @@ async function localExec(
     signal: context.signal,
   });
   const { columns, rows } = given;
-  if (given.isTty && columns !== undefined && rows !== undefined)
-    await session.resize(columns, rows);
+  if (given.isTty && columns !== undefined && rows !== undefined) {
+    await session.resize(columns, rows).catch((error: unknown) => {
+      // A short command may be over already.
+      context.log.debug('exec.not-resized', { reason: reasonOf(error) });
+    });
+  }
   const host = selfHost(node).name;
   const input = passInput(context, io, session);
   for await (const chunk of session.output) await sendChunk(io, { host, instance }, chunk);
