@@ -1,7 +1,6 @@
 /**
  * Makes this host's containers the desired ones: see `diff.ts` for what is to be done, here is how.
  */
-import type { ContainerCreateOptions, ContainerInfo } from 'dockerode';
 import { PluginError } from '../api.ts';
 import type {
   DesiredInstance,
@@ -13,23 +12,17 @@ import type {
 import type { DockerConfig } from './config.ts';
 import { type Action, type Foreign, type Observed, diff } from './diff.ts';
 import { type Engine, orAbort, pause } from './engine.ts';
-import { isMissing, reasonOf, statusOf, unreachable } from './errors.ts';
+import { reasonOf, unreachable } from './errors.ts';
 import { Limiter } from './files.ts';
 import { type HostsFiles, hostsText } from './hosts-files.ts';
 import type { Images } from './images.ts';
 import { type Self, isOurs, label } from './labels.ts';
+import { Lifecycle, foreign, nameOf, toObserved } from './lifecycle.ts';
 import type { Network } from './network.ts';
 import { bindOf, createOptions, hostnameOf, published } from './spec.ts';
 import { type Batch, Tasks, newBatch } from './tasks.ts';
 
-/** Containers being created and started at one time; more only makes the engine's own queues longer. */
-const startsMax = 4;
-/** Stops mostly wait for the program inside, so they do not share the places of starts. */
-const stopsMax = 8;
 const hostsWritesMax = 8;
-/** On top of a container's grace period: what the engine needs to kill and clean up. */
-const stopExtraMs = 20_000;
-
 /** What is being done for an instance that has no running container, for the fact. */
 export interface Situation {
   readonly state: 'waiting' | 'pulling' | 'failed';
@@ -44,12 +37,9 @@ export class Containers {
   readonly #images: Images;
   readonly #hosts: HostsFiles;
   readonly #onSituation: () => void;
-  readonly #starts = new Limiter(startsMax);
-  readonly #stops = new Limiter(stopsMax);
   readonly #tasks: Tasks;
+  readonly #lifecycle: Lifecycle;
   readonly #situations = new Map<string, Situation>();
-  /** For messages. */
-  #hostName = '';
 
   constructor(parts: {
     engine: Engine;
@@ -67,6 +57,7 @@ export class Containers {
     this.#images = parts.images;
     this.#hosts = parts.hosts;
     this.#onSituation = parts.onSituation;
+    this.#lifecycle = new Lifecycle(parts);
     this.#tasks = new Tasks({
       toFailure: (item, error) => this.#toFailure(item, error),
       onLateEnd: (item) => this.#context.requestReconcile(`work on ${item} has ended`),
@@ -84,8 +75,7 @@ export class Containers {
 
   async reconcile(view: DesiredView, signal: AbortSignal): Promise<ReconcileOutcome> {
     const batch = newBatch();
-    this.#hostName = view.hostName;
-    this.#forgetSituations(view);
+    this.#lifecycle.hostName = view.hostName;
     try {
       await orAbort(this.#work(view, batch, signal), signal);
     } catch (error) {
@@ -101,7 +91,7 @@ export class Containers {
   async purge(signal: AbortSignal): Promise<void> {
     const ours = (await this.#list()).filter(({ labels }) => isOurs(labels, this.#context.self));
     const results = await Promise.allSettled(
-      ours.map((container) => this.#remove(container, signal)),
+      ours.map((container) => this.#lifecycle.remove(container, signal)),
     );
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
@@ -123,27 +113,49 @@ export class Containers {
     const containers = await this.#list();
     const instances = [...view.instances.map(({ instance }) => instance), ...view.keep];
     await this.#network.allocate(instances, claimsOf(containers, this.#context.self));
-    await this.#writeHosts(view);
     signal.throwIfAborted();
-    const work = this.#begin({ view, containers, busy, batch });
+    const hosts = this.#writeHosts(view);
+    const work = this.#begin({ view, containers, busy, batch, hosts }).then(() =>
+      this.#finishHosts(hosts, batch),
+    );
     await Promise.race([work, pause(this.#config.reconcileWaitMs, signal)]);
   }
 
-  async #writeHosts(view: DesiredView): Promise<void> {
+  /**
+   * Begins writing every instance's hosts file, in start order. Nobody waits for all of them: on a busy disk that would
+   * hold up the first start by the time of the last write.
+   */
+  #writeHosts(view: DesiredView): ReadonlyMap<string, Promise<void>> {
     const instances = new Set([...view.instances.map(({ instance }) => instance), ...view.keep]);
     const writes = new Limiter(hostsWritesMax);
-    await Promise.all(
-      [...instances].map((instance) =>
-        writes.run(async () => {
-          const address = this.#network.addressOf(instance);
-          if (address !== null)
-            await this.#hosts.write(
-              instance,
-              hostsText(view, { hostname: hostnameOf(instance), address }),
-            );
-        }),
-      ),
+    const write = async (instance: string): Promise<void> => {
+      const address = this.#network.addressOf(instance);
+      if (address === null) return;
+      await this.#hosts.write(
+        instance,
+        hostsText(view, { hostname: hostnameOf(instance), address }),
+      );
+    };
+    return new Map(
+      [...instances].map((instance) => {
+        const written = writes.run(() => write(instance));
+        // Awaited later, in order; until then a failure has a handler.
+        written.catch(() => undefined);
+        return [instance, written];
+      }),
     );
+  }
+
+  /** Resolves when all are written; those that failed are reported unless the work on their container did so. */
+  async #finishHosts(hosts: ReadonlyMap<string, Promise<void>>, batch: Batch): Promise<void> {
+    for (const [instance, written] of hosts) {
+      try {
+        await written;
+      } catch (error) {
+        if (!batch.failures.some(({ item }) => item === instance))
+          batch.failures.push(this.#toFailure(instance, error));
+      }
+    }
   }
 
   async #list(): Promise<Observed[]> {
@@ -159,8 +171,9 @@ export class Containers {
     containers: readonly Observed[];
     busy: ReadonlySet<string>;
     batch: Batch;
+    hosts: ReadonlyMap<string, Promise<void>>;
   }): Promise<void> {
-    const { view, containers, busy, batch } = input;
+    const { view, containers, busy, batch, hosts } = input;
     const wanted = view.instances.map((instance) => ({
       instance,
       bind: this.#bindOf(instance, view),
@@ -171,6 +184,8 @@ export class Containers {
       keep: new Set(view.keep),
       containers,
     });
+    const concerned = [...actions.filter((action) => action.kind !== 'remove'), ...obstacles];
+    this.#forgetSituations(new Set(concerned.map((one) => one.wanted.instance.instance)));
     for (const obstacle of obstacles) this.#reportForeign(obstacle, batch);
     const freeing: Promise<void>[] = [];
     const byService = new Map<string, Promise<void>[]>();
@@ -191,6 +206,7 @@ export class Containers {
           item: action.kind === 'remove' ? name : action.wanted.instance.instance,
           run: async () => {
             await Promise.all(before);
+            if (!isFreeing) await hosts.get(action.wanted.instance.instance);
             return await this.#apply(action, view);
           },
         },
@@ -225,7 +241,7 @@ export class Containers {
 
   async #apply(action: Action, view: DesiredView): Promise<string> {
     if (action.kind === 'remove') {
-      await this.#remove(action.container);
+      await this.#lifecycle.remove(action.container);
       return `removed ${nameOf(action.container)} (${action.reason})`;
     }
     const { instance } = action.wanted;
@@ -238,14 +254,14 @@ export class Containers {
         await this.#create(instance, view, action.container);
         return `recreated ${name} (${action.reason})`;
       case 'start':
-        await this.#starts.run(() => this.#start(instance, action.container.id));
+        await this.#lifecycle.start(instance, action.container.id);
         this.#settle(instance.instance, null);
         return `started ${name}`;
       case 'unpause':
-        await this.#unpause(action.container.id);
+        await this.#lifecycle.unpause(action.container.id);
         return `unpaused ${name}`;
       case 'stop':
-        await this.#stops.run(() => this.#stop(action.container.id));
+        await this.#lifecycle.stop(action.container.id);
         return `stopped ${name}`;
     }
   }
@@ -255,7 +271,7 @@ export class Containers {
     // The image first: an old container runs on until it can be replaced.
     const imageId = await this.#images.resolve(instance);
     this.#settle(instance.instance, { state: 'waiting' });
-    if (old !== null) await this.#remove(old);
+    if (old !== null) await this.#lifecycle.remove(old);
     const address = this.#network.addressOf(instance.instance);
     if (address === null) throw new Error(`${instance.instance} has no address`);
     const hostsFile = this.#hosts.pathOf(instance.instance);
@@ -266,111 +282,8 @@ export class Containers {
       hostsFile,
       imageId,
     });
-    await this.#starts.run(async () => {
-      const id = await this.#createOrFind(instance, options);
-      if (instance.isEnabled) await this.#start(instance, id);
-    });
+    await this.#lifecycle.create(instance, options);
     this.#settle(instance.instance, null);
-  }
-
-  /** A create that we gave up waiting for may have happened: then the name is taken by just what we want. */
-  async #createOrFind(instance: DesiredInstance, options: ContainerCreateOptions): Promise<string> {
-    const { docker } = this.#engine;
-    const name = instance.containerName;
-    try {
-      const made = await this.#engine.call(`create ${name}`, (signal) =>
-        docker.createContainer({ ...options, abortSignal: signal }),
-      );
-      return made.id;
-    } catch (error) {
-      if (statusIn(error) !== 409) throw error;
-      const found = await this.#engine.call(`inspect ${name}`, (signal) =>
-        docker.getContainer(name).inspect({ abortSignal: signal }),
-      );
-      const { Labels } = found.Config;
-      if (!isOurs(Labels, this.#context.self)) throw foreign(name, found.Id);
-      if (Labels[label.spec] !== instance.spec) throw error;
-      return found.Id;
-    }
-  }
-
-  async #start(instance: DesiredInstance, id: string): Promise<void> {
-    try {
-      await this.#engine.call(
-        `start ${instance.containerName}`,
-        (signal) => this.#engine.docker.getContainer(id).start({ abortSignal: signal }),
-        {
-          timeoutMs: this.#config.startTimeoutMs,
-        },
-      );
-    } catch (error) {
-      if (isUnchanged(error)) return;
-      throw await this.#explainStart(instance, error);
-    }
-  }
-
-  /** The engine says in free text that a port is taken. */
-  async #explainStart(instance: DesiredInstance, error: unknown): Promise<unknown> {
-    const reason = reasonOf((error as Error).cause ?? error);
-    if (!/port is already allocated|address already in use/i.test(reason)) return error;
-    const port = Number(
-      /:(\d+)(?::| failed|: bind)/.exec(reason)?.[1] ??
-        instance.ports.find((candidate) => candidate.host !== undefined)?.host,
-    );
-    const list = await this.#engine.call('list containers', (signal) =>
-      this.#engine.docker.listContainers({ abortSignal: signal }),
-    );
-    const holder = list.find((container) =>
-      container.Ports.some(({ PublicPort }) => PublicPort === port),
-    );
-    const owner =
-      holder === undefined ? 'another process' : `container ${nameOf(toObserved(holder))}`;
-    const details = { port, host: this.#hostName, owner };
-    return new PluginError('PORT_TAKEN', details, `port ${port} is in use by ${owner}`, error);
-  }
-
-  async #remove(container: Observed, signal?: AbortSignal): Promise<void> {
-    const { id } = container;
-    if (container.state === 'paused') await this.#unpause(id);
-    if (container.state !== 'exited' && container.state !== 'created')
-      await this.#stops.run(() => this.#stop(id, signal));
-    try {
-      await this.#engine.call(`remove ${nameOf(container)}`, (callSignal) =>
-        this.#engine.docker
-          .getContainer(id)
-          .remove({ force: true, v: true, abortSignal: callSignal }),
-      );
-    } catch (error) {
-      // Gone, or somebody else is removing it: both are what we want.
-      if (!isMissing(error) && statusIn(error) !== 409) throw error;
-    }
-  }
-
-  /** SIGTERM, the grace period that the container was made with, then SIGKILL by the engine. */
-  async #stop(id: string, signal?: AbortSignal): Promise<void> {
-    const container = this.#engine.docker.getContainer(id);
-    try {
-      const { Config } = await this.#engine.call(`inspect ${id}`, (callSignal) =>
-        container.inspect({ abortSignal: callSignal }),
-      );
-      const graceMs = ((Config as { StopTimeout?: number }).StopTimeout ?? 10) * 1000;
-      await this.#engine.call(
-        `stop ${id}`,
-        (callSignal) => container.stop({ abortSignal: callSignal }),
-        {
-          timeoutMs: graceMs + stopExtraMs,
-          ...(signal === undefined ? {} : { signal }),
-        },
-      );
-    } catch (error) {
-      if (!isMissing(error) && !isUnchanged(error)) throw error;
-    }
-  }
-
-  async #unpause(id: string): Promise<void> {
-    await this.#engine.call(`unpause ${id}`, (signal) =>
-      this.#engine.docker.getContainer(id).unpause({ abortSignal: signal }),
-    );
   }
 
   #bindOf(instance: DesiredInstance, view: DesiredView): string {
@@ -417,19 +330,11 @@ export class Containers {
     this.#onSituation();
   }
 
-  #forgetSituations(view: DesiredView): void {
-    const wanted = new Set(view.instances.map(({ instance }) => instance));
+  /** What failed earlier and is as it should be now has no story any more. */
+  #forgetSituations(concerned: ReadonlySet<string>): void {
     for (const instance of this.#situations.keys())
-      if (!wanted.has(instance)) this.#situations.delete(instance);
+      if (!concerned.has(instance)) this.#situations.delete(instance);
   }
-}
-
-function foreign(container: string, id: string): PluginError {
-  return new PluginError(
-    'CONTAINER_FOREIGN',
-    { container, id },
-    `container ${container} exists and is not ours`,
-  );
 }
 
 /** The same input fails again until somebody changes something on this host. */
@@ -444,26 +349,4 @@ function claimsOf(containers: readonly Observed[], self: Self): Map<string, stri
       claims.set(labels[label.instance] ?? '', address);
   }
   return claims;
-}
-
-function nameOf({ names, id }: Observed): string {
-  return names[0] ?? id;
-}
-
-export function toObserved(info: ContainerInfo): Observed {
-  return {
-    id: info.Id,
-    names: info.Names.map((name) => name.replace(/^\//, '')),
-    labels: info.Labels,
-    state: info.State,
-  };
-}
-
-function statusIn(error: unknown): unknown {
-  return error instanceof PluginError ? error.details['status'] : statusOf(error);
-}
-
-/** 304: already started, or already stopped. */
-function isUnchanged(error: unknown): boolean {
-  return statusIn(error) === 304;
 }

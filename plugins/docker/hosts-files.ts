@@ -3,7 +3,8 @@
  * environment under its name. Rewritten in place when names change, because a mounted single file follows the inode and
  * not the name: a replaced file would never be seen inside.
  */
-import { mkdir, open, readFile, readdir, rm } from 'node:fs/promises';
+import { rmSync } from 'node:fs';
+import { mkdir, open, readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DesiredView } from '../api.ts';
 
@@ -61,14 +62,20 @@ export class HostsFiles {
     this.#known.clear();
   }
 
-  /** Removes the files of all instances but these. */
-  async keepOnly(instances: ReadonlySet<string>): Promise<void> {
+  /**
+   * Removes the files of instances that `isNeeded` denies. It is asked at the moment of removal, and the removal is
+   * synchronous, so that an instance that is wanted again meanwhile cannot lose its new file.
+   */
+  async keepOnly(isNeeded: (instance: string) => boolean): Promise<void> {
     const names = await readdir(this.#dir).catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return [];
       throw error;
     });
-    for (const name of names)
-      if (!instances.has(name)) await rm(join(this.#dir, name), { recursive: true, force: true });
+    for (const name of names) {
+      if (isNeeded(name)) continue;
+      this.#known.delete(name);
+      rmSync(join(this.#dir, name), { recursive: true, force: true });
+    }
   }
 }
 

@@ -129,7 +129,7 @@ export class Images {
    * crash in the middle of a pull left. Returns the names removed.
    */
   async collect(used: {
-    manifests: ReadonlySet<Hash>;
+    isWanted: (manifest: Hash) => boolean;
     imageIds: ReadonlySet<string>;
   }): Promise<string[]> {
     if (this.#pending.size > 0) return [];
@@ -137,7 +137,7 @@ export class Images {
     const nowMs = this.#context.clock.monotonicMs();
     const own = await this.#ownImages();
     for (const { tag, id, manifest } of own) {
-      if (used.manifests.has(manifest) || used.imageIds.has(id)) {
+      if (used.isWanted(manifest) || used.imageIds.has(id)) {
         this.#unusedSince.delete(tag);
         continue;
       }

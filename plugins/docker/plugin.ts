@@ -1,14 +1,14 @@
 /**
  * The docker plugin: this host's containers, network, images and their state. Read `diff.ts` first; what is in which file:
- * engine (connection), network and subnets, images with registry and image-export, containers with tasks (doing),
+ * engine (connection), network and subnets, images with registry and image-export, containers with lifecycle and tasks (doing),
  * observe with health (seeing), sessions (logs, exec).
  */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Hash } from '../../crdt/ids.ts';
 import type { InstancesFact } from '../../crdt/model.ts';
 import type {
   ContainerRuntime,
+  DesiredInstance,
   DesiredView,
   Plugin,
   PluginContext,
@@ -129,30 +129,34 @@ async function open(
     onSituation,
   });
   const onLook = (): Promise<void> =>
-    collectGarbage({ images, hosts, containers, observer, context, view: view() });
+    collectGarbage({ images, hosts, containers, observer, context, view });
   const observer: Observer = new Observer({ engine, context, config, network, containers, onLook });
   return { engine, registry, images, network, hosts, containers, observer };
 }
 
+/** `view` is asked at every decision: it may change while this runs. */
 async function collectGarbage(
   parts: Pick<Parts, 'images' | 'hosts' | 'containers' | 'observer'> & {
     context: PluginContext;
-    view: DesiredView | null;
+    view: () => DesiredView | null;
   },
 ): Promise<void> {
-  const { view, images } = parts;
+  const { view, images, observer } = parts;
   // Before the first view everything would look unused.
-  if (view === null) return;
-  const manifests = new Set<Hash>();
-  for (const { clusterImage } of view.instances)
-    if (clusterImage !== null) manifests.add(clusterImage.manifest);
+  if (view() === null) return;
+  const desired = (): readonly DesiredInstance[] => view()?.instances ?? [];
   const removed = await images.collect({
-    manifests,
+    isWanted: (manifest) =>
+      desired().some(({ clusterImage }) => clusterImage?.manifest === manifest),
     imageIds: await parts.containers.imagesInUse(),
   });
   if (removed.length > 0) parts.context.log.info('docker.images-removed', { removed });
-  const instances = view.instances.map(({ instance }) => instance);
-  await parts.hosts.keepOnly(new Set([...instances, ...view.keep, ...parts.observer.instances()]));
+  await parts.hosts.keepOnly(
+    (instance) =>
+      desired().some((one) => one.instance === instance) ||
+      view()?.keep.includes(instance) === true ||
+      observer.instances().includes(instance),
+  );
 }
 
 /** Everything of ours on this engine and in the state directory. Rejects ENGINE_UNREACHABLE. */

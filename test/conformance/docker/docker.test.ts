@@ -434,7 +434,7 @@ describe('containers', () => {
   });
 
   test('many services start together, whatever the pace of the reconciles', async () => {
-    const wanted = Array.from({ length: 12 }, (_, i) => instance({ service: `s${i}` }));
+    const wanted = Array.from({ length: 8 }, (_, i) => instance({ service: `s${i}` }));
     await plugin.kill();
     plugin = await startPlugin(host, h1, { config: { ...fast, reconcileWaitMs: 50 } });
     const created: string[] = [];
@@ -451,7 +451,7 @@ describe('containers', () => {
     expect(await namesOn(host)).toEqual(names);
     expect(created.toSorted()).toEqual(names.map((name) => `created ${name}`));
     const running = await host.docker.listContainers({ filters: { status: ['running'] } });
-    expect(running).toHaveLength(12);
+    expect(running).toHaveLength(8);
   });
 
   test('purge removes all of ours and nothing else', async () => {
