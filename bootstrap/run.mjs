@@ -22,13 +22,15 @@ async function start(runtime, args) {
   if (!args.includes('--no-engine')) await ensureEngine();
   const daemonArgs = args.filter((argument) => argument !== '--no-engine');
   // A small young generation keeps the idle daemon about 30 MB smaller; measured in ADR 2.
-  return run(
-    runtime,
-    ['--max-semi-space-size=1', 'daemon/main.ts', 'daemon', '--auto-init', ...daemonArgs],
-    {
-      env: toolEnv(runtime),
-    },
-  );
+  const options = [
+    '--max-semi-space-size=1',
+    'daemon/main.ts',
+    'daemon',
+    '--auto-init',
+    ...daemonArgs,
+  ];
+  const cache = { NODE_COMPILE_CACHE: path.join(root, 'node_modules', '.cache', 'compile') };
+  return run(runtime, options, { env: toolEnv(runtime, cache) });
 }
 
 async function test(runtime, args) {
