@@ -112,6 +112,7 @@ export class TrellisNode implements NodeApi {
       hosts: () => this.hosts(),
       committed: () => this.committedPlan(),
       isMergePending: () => this.replica.plans.isMergePending(this.env),
+      isRefusing: () => this.replica.plans.isRefusing(this.env),
       facts: () => this.facts('docker'),
       hasLivePeer: () => this.#hasLivePeer(),
       hasGateway: () => options.hasGateway(),

@@ -38,6 +38,8 @@ export interface PlanningOptions {
   hosts(): readonly HostView[];
   committed(): CommittedPlan | null;
   isMergePending(): boolean;
+  /** This host does not follow a higher plan, which others may. */
+  isRefusing(): boolean;
   /** Topic 'docker' of all hosts. */
   facts(): readonly FactEntry[];
   hasLivePeer(): boolean;
@@ -162,8 +164,9 @@ export class Planning {
 
   #planByItself(committed: CommittedPlan | null, nowMs: number): void {
     this.#autoDueMs = Number.POSITIVE_INFINITY;
-    if (committed === null || this.#options.envView().autoApply === 'off' || !this.#isMyTurn())
-      return;
+    if (committed === null || this.#options.envView().autoApply === 'off') return;
+    // Whoever refuses a plan is the only one who knows that the cluster is apart: then it is its turn, too.
+    if (!this.#isMyTurn() && !this.#options.isRefusing()) return;
     const decided = this.#options.isMergePending() ? this.desired() : committed.inputs;
     const { services, roles, numbers } = decided;
     const inputs = { ...this.inputs(), services, roles, numbers };

@@ -84,6 +84,15 @@ export class Plans {
     return this.#mergePending.has(env);
   }
 
+  /** A higher plan than the one in force was refused here: somebody else may follow it. */
+  isRefusing(env: string): boolean {
+    const best = this.#current.get(env);
+    return [...this.#refused.values()].some(
+      (candidate) =>
+        candidate.pointer.env === env && (best === undefined || isHigher(candidate, best)),
+    );
+  }
+
   /** Plans that differ from what this host computes or from what operators decided: not followed, listed. */
   refused(): readonly PlanPointer[] {
     return [...this.#refused.values()].map((candidate) => candidate.pointer);
@@ -242,8 +251,13 @@ export class Plans {
     this.#mergePending.add(pointer.env);
   }
 
+  /**
+   * Others may follow it, and theirs is the higher: without a newer plan the two sides would stay apart for ever. One of
+   * the merged document is acceptable to both.
+   */
   #refuse(candidate: Candidate): void {
     this.#refused.set(candidate.hash, candidate);
+    if (this.#current.has(candidate.pointer.env)) this.#mergePending.add(candidate.pointer.env);
     if (this.#refused.size <= refusedMax) return;
     const oldest = this.#refused.keys().next().value;
     if (oldest !== undefined) this.#refused.delete(oldest);
@@ -260,10 +274,11 @@ export class Plans {
   }
 
   #isRightful(env: string, inputs: PlanInputs, planBytes: Uint8Array): boolean {
-    const before = this.#current.get(env)?.committed.inputs;
-    if (before === undefined || inputs.env !== env) return false;
+    if (inputs.env !== env) return false;
     const now = this.#options.desired(env);
-    if (now === null || !isDecided(inputs, [before, now])) return false;
+    // A host that has just joined knows no plan before; it can still judge one of what the document says now.
+    const before = this.#current.get(env)?.committed.inputs ?? now;
+    if (now === null || before === null || !isDecided(inputs, [before, now])) return false;
     return equalBytes(encode(this.#options.compute(inputs)), planBytes);
   }
 

@@ -32,7 +32,8 @@ export function documentsDifference(nodes: readonly Named[]): string | null {
     if (a.facts.digest() !== b.facts.digest())
       return `facts of ${first.name} and ${other.name} differ`;
     const plans = [first, other].map(({ node }) => node.committedPlan()?.pointerHash ?? null);
-    if (plans[0] !== plans[1]) return `plans of ${first.name} and ${other.name} differ`;
+    if (plans[0] !== plans[1] && ![first, other].some(({ node }) => waitsForApply(node)))
+      return `plans of ${first.name} and ${other.name} differ`;
     const docs = [...new Set([...a.documents.names(), ...b.documents.names()])].toSorted();
     for (const doc of docs) {
       if (!equalBytes(documentBytes(first.node, doc), documentBytes(other.node, doc)))
@@ -40,4 +41,12 @@ export function documentsDifference(nodes: readonly Named[]): string | null {
     }
   }
   return null;
+}
+
+/**
+ * No plan in force here, and an automatic one of an older document refused: nobody but an operator can tell that those
+ * services were ever wanted. The next `apply` ends it.
+ */
+function waitsForApply(node: TrellisNode): boolean {
+  return node.committedPlan() === null && node.replica.plans.refused().length > 0;
 }
