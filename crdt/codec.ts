@@ -4,7 +4,12 @@
  */
 import { decode as cborDecode, encode as cborEncode } from 'cborg';
 
-const decodeOptions = { allowIndefinite: false, allowUndefined: false, allowBigInt: false, strict: true } as const;
+const decodeOptions = {
+  allowIndefinite: false,
+  allowUndefined: false,
+  allowBigInt: false,
+  strict: true,
+} as const;
 
 /** `undefined` properties are left out. */
 export function encode(value: unknown): Uint8Array {

@@ -87,7 +87,10 @@ export function makeConfig(changes: Partial<Config>): Config {
     ...changes,
   };
   invariant(config.probeTimeoutMs < config.probeIntervalMs, 'a probe ends before the next begins');
-  invariant(config.suspicionTimeoutMsMin <= config.suspicionTimeoutMsMax, 'suspicion bounds are ordered');
+  invariant(
+    config.suspicionTimeoutMsMin <= config.suspicionTimeoutMsMax,
+    'suspicion bounds are ordered',
+  );
   invariant(config.editBytesMax < config.frameBytesMax, 'an edit fits a frame');
   invariant(config.factBytesMax < config.frameBytesMax, 'a fact fits a frame');
   return Object.freeze(config);

@@ -12,52 +12,174 @@ export interface ErrorKind {
 }
 
 export const errorTable = {
-  INTERNAL: { exit: 1, http: 500, text: 'internal fault: {reason}; see the daemon log and report it' },
+  INTERNAL: {
+    exit: 1,
+    http: 500,
+    text: 'internal fault: {reason}; see the daemon log and report it',
+  },
   USAGE: { exit: 2, http: 400, text: '{reason}; see `trellis help {command}`' },
   INVALID: { exit: 2, http: 400, text: '{reason}; correct it and try again' },
-  NOT_SUPPORTED: { exit: 2, http: 400, text: '{feature} is not supported yet; remove it from {place}' },
-  FILE_INVALID: { exit: 2, http: 400, text: '{file} is not valid: {reason}; nothing was changed, correct the file' },
+  NOT_SUPPORTED: {
+    exit: 2,
+    http: 400,
+    text: '{feature} is not supported yet; remove it from {place}',
+  },
+  FILE_INVALID: {
+    exit: 2,
+    http: 400,
+    text: '{file} is not valid: {reason}; nothing was changed, correct the file',
+  },
   NOT_FOUND: { exit: 4, http: 404, text: 'no {kind} named {name}; list them with `{list}`' },
-  AMBIGUOUS: { exit: 3, http: 409, text: '{name} means several {kind}s: {choices}; name one by its id' },
+  AMBIGUOUS: {
+    exit: 3,
+    http: 409,
+    text: '{name} means several {kind}s: {choices}; name one by its id',
+  },
   TIMED_OUT: { exit: 5, http: 504, text: '{what} did not finish within {seconds} s; {todo}' },
-  DAEMON_UNREACHABLE: { exit: 1, http: 503, text: 'no daemon answers on {socket}; start it with `trellis daemon`, or set TRELLIS_SOCKET' },
-  DAEMON_STARTING: { exit: 1, http: 503, text: 'the daemon is still starting; try again in a moment' },
-  NOT_INITIALISED: { exit: 3, http: 409, text: 'this host belongs to no cluster; run `trellis init` or `trellis join`' },
-  ALREADY_MEMBER: { exit: 3, http: 409, text: 'this host already belongs to cluster {cluster}; `trellis leave` it first' },
-  STATE_LOCKED: { exit: 1, http: 503, text: 'state directory {dir} is in use by process {pid}; stop that daemon or choose another --state' },
-  STATE_NEWER: { exit: 1, http: 503, text: 'state directory {dir} has format {found}, this version reads up to {known}; run the newer version' },
-  STATE_DAMAGED: { exit: 1, http: 503, text: '{name} in the state directory is damaged: {detail}; it was set aside as {setAside} and is rebuilt from a peer' },
-  IDENTITY_DAMAGED: { exit: 1, http: 503, text: 'the identity file {file} is damaged; restore it from a backup, or remove the state directory and join again' },
-  DISK_FULL: { exit: 1, http: 507, text: 'cannot write to {dir}: {reason}; nothing was changed, make room and try again' },
+  DAEMON_UNREACHABLE: {
+    exit: 1,
+    http: 503,
+    text: 'no daemon answers on {socket}; start it with `trellis daemon`, or set TRELLIS_SOCKET',
+  },
+  DAEMON_STARTING: {
+    exit: 1,
+    http: 503,
+    text: 'the daemon is still starting; try again in a moment',
+  },
+  NOT_INITIALISED: {
+    exit: 3,
+    http: 409,
+    text: 'this host belongs to no cluster; run `trellis init` or `trellis join`',
+  },
+  ALREADY_MEMBER: {
+    exit: 3,
+    http: 409,
+    text: 'this host already belongs to cluster {cluster}; `trellis leave` it first',
+  },
+  STATE_LOCKED: {
+    exit: 1,
+    http: 503,
+    text: 'state directory {dir} is in use by process {pid}; stop that daemon or choose another --state',
+  },
+  STATE_NEWER: {
+    exit: 1,
+    http: 503,
+    text: 'state directory {dir} has format {found}, this version reads up to {known}; run the newer version',
+  },
+  STATE_DAMAGED: {
+    exit: 1,
+    http: 503,
+    text: '{name} in the state directory is damaged: {detail}; it was set aside as {setAside} and is rebuilt from a peer',
+  },
+  IDENTITY_DAMAGED: {
+    exit: 1,
+    http: 503,
+    text: 'the identity file {file} is damaged; restore it from a backup, or remove the state directory and join again',
+  },
+  DISK_FULL: {
+    exit: 1,
+    http: 507,
+    text: 'cannot write to {dir}: {reason}; nothing was changed, make room and try again',
+  },
   LOGIN_REQUIRED: { exit: 3, http: 401, text: '{action} needs an operator; run `trellis login`' },
-  LOGIN_REFUSED: { exit: 3, http: 401, text: 'wrong passphrase for operator {operator}, or no such operator; try again' },
+  LOGIN_REFUSED: {
+    exit: 3,
+    http: 401,
+    text: 'wrong passphrase for operator {operator}, or no such operator; try again',
+  },
   LOGIN_THROTTLED: { exit: 3, http: 429, text: 'too many failed logins; wait {seconds} s' },
-  PASSPHRASE_WEAK: { exit: 2, http: 400, text: 'passphrase refused: {reason}; choose a longer one or let one be generated' },
+  PASSPHRASE_WEAK: {
+    exit: 2,
+    http: 400,
+    text: 'passphrase refused: {reason}; choose a longer one or let one be generated',
+  },
   RATE_LIMITED: { exit: 1, http: 429, text: 'too many requests from {address}; wait {seconds} s' },
   BUSY: { exit: 1, http: 503, text: '{max} {what} are under way already; try again in a moment' },
-  SOCKET_IN_USE: { exit: 1, http: 503, text: 'cannot listen on {socket}: {reason}; stop the other daemon or set TRELLIS_SOCKET' },
+  SOCKET_IN_USE: {
+    exit: 1,
+    http: 503,
+    text: 'cannot listen on {socket}: {reason}; stop the other daemon or set TRELLIS_SOCKET',
+  },
   CALL_REFUSED: { exit: 3, http: 403, text: 'host {host} refused the call: {reason}; {todo}' },
-  FORBIDDEN: { exit: 3, http: 403, text: 'operator {operator} may not {action}; ask an admin for the right' },
-  INVITE_REFUSED: { exit: 3, http: 403, text: 'the invitation code was refused: {reason}; ask for a new one with `trellis invite`' },
+  FORBIDDEN: {
+    exit: 3,
+    http: 403,
+    text: 'operator {operator} may not {action}; ask an admin for the right',
+  },
+  INVITE_REFUSED: {
+    exit: 3,
+    http: 403,
+    text: 'the invitation code was refused: {reason}; ask for a new one with `trellis invite`',
+  },
   JOIN_REFUSED: { exit: 3, http: 403, text: 'could not join: {reason}; {todo}' },
-  JOIN_UNREACHABLE: { exit: 1, http: 503, text: 'no peer answered at {peers}; check the addresses and that port 8443 is open' },
-  HOST_SHORTFALL: { exit: 3, http: 409, text: 'this host is below the minimum: {shortfalls}; add what is missing or use --force' },
+  JOIN_UNREACHABLE: {
+    exit: 1,
+    http: 503,
+    text: 'no peer answered at {peers}; check the addresses and that port 8443 is open',
+  },
   CONFLICT: { exit: 3, http: 409, text: '{reason}; {todo}' },
-  STALE: { exit: 3, http: 409, text: '{what} changed since {since}; look with `{look}`, or use {override}' },
-  EDIT_TOO_LARGE: { exit: 2, http: 413, text: 'the edit is {bytes} bytes, the limit is {max}; split it' },
-  UNPLACEABLE: { exit: 3, http: 409, text: '{service} fits on no host: {reasons}; see `trellis plan`' },
-  HOST_UNREACHABLE: { exit: 1, http: 503, text: 'host {host} does not answer ({state}, last seen {ago}); try again or run it there' },
-  ENGINE_UNREACHABLE: { exit: 1, http: 503, text: 'the container engine at {endpoint} does not answer: {reason}; start it or set DOCKER_HOST' },
-  ENGINE_REFUSED: { exit: 1, http: 502, text: 'the container engine refused to {action}: {reason}; see `trellis doctor`' },
-  CONTAINER_FOREIGN: { exit: 3, http: 409, text: 'container {container} exists and is not ours; rename or remove it, Trellis will not touch it' },
-  PORT_TAKEN: { exit: 3, http: 409, text: 'port {port} on host {host} is in use by {owner}; free it or choose another port' },
-  IMAGE_UNAVAILABLE: { exit: 1, http: 502, text: 'image {image} is in no registry that answers and on no host: {reason}; build it on one host and run `trellis image push {image}`' },
-  BLOB_UNAVAILABLE: { exit: 1, http: 502, text: 'blob {hash} is held by no reachable host; bring a host that has it back' },
-  PLUGIN_CONFIG_INVALID: { exit: 2, http: 400, text: 'plugin {plugin}: {reason}; correct its configuration' },
-  PLUGIN_FAILED: { exit: 1, http: 500, text: 'plugin {plugin} failed: {reason}; see the daemon log' },
+  STALE: {
+    exit: 3,
+    http: 409,
+    text: '{what} changed since {since}; look with `{look}`, or use {override}',
+  },
+  EDIT_TOO_LARGE: {
+    exit: 2,
+    http: 413,
+    text: 'the edit is {bytes} bytes, the limit is {max}; split it',
+  },
+  HOST_UNREACHABLE: {
+    exit: 1,
+    http: 503,
+    text: 'host {host} does not answer ({state}, last seen {ago}); try again or run it there',
+  },
+  ENGINE_UNREACHABLE: {
+    exit: 1,
+    http: 503,
+    text: 'the container engine at {endpoint} does not answer: {reason}; start it or set DOCKER_HOST',
+  },
+  ENGINE_REFUSED: {
+    exit: 1,
+    http: 502,
+    text: 'the container engine refused to {action}: {reason}; see `trellis doctor`',
+  },
+  CONTAINER_FOREIGN: {
+    exit: 3,
+    http: 409,
+    text: 'container {container} exists and is not ours; rename or remove it, Trellis will not touch it',
+  },
+  PORT_TAKEN: {
+    exit: 3,
+    http: 409,
+    text: 'port {port} on host {host} is in use by {owner}; free it or choose another port',
+  },
+  IMAGE_UNAVAILABLE: {
+    exit: 1,
+    http: 502,
+    text: 'image {image} is in no registry that answers and on no host: {reason}; build it on one host and run `trellis image push {image}`',
+  },
+  BLOB_UNAVAILABLE: {
+    exit: 1,
+    http: 502,
+    text: 'blob {hash} is held by no reachable host; bring a host that has it back',
+  },
+  PLUGIN_CONFIG_INVALID: {
+    exit: 2,
+    http: 400,
+    text: 'plugin {plugin}: {reason}; correct its configuration',
+  },
+  PLUGIN_FAILED: {
+    exit: 1,
+    http: 500,
+    text: 'plugin {plugin} failed: {reason}; see the daemon log',
+  },
   TOOL_MISSING: { exit: 1, http: 503, text: '{tool} is missing on this host; install it: {how}' },
   COMMAND_FAILED: { exit: 1, http: 500, text: '{command} failed: {reason}' },
-  REFUSED_UNCONFIRMED: { exit: 3, http: 409, text: '{action} needs confirmation; run it again with --yes' },
+  REFUSED_UNCONFIRMED: {
+    exit: 3,
+    http: 409,
+    text: '{action} needs confirmation; run it again with --yes',
+  },
 } as const satisfies Record<string, ErrorKind>;
 
 /** Were used by an earlier version and must not be used again. */
@@ -89,7 +211,12 @@ export function asClusterError(error: unknown): ClusterError {
   if (error instanceof ClusterError) return error;
   const coded = error as { code?: unknown; details?: unknown } | null | undefined;
   // A PluginError: same code and details, from code that may not import this table.
-  if (error instanceof Error && error.name === 'PluginError' && typeof coded?.code === 'string' && coded.code in errorTable) {
+  if (
+    error instanceof Error &&
+    error.name === 'PluginError' &&
+    typeof coded?.code === 'string' &&
+    coded.code in errorTable
+  ) {
     return new ClusterError(coded.code as ErrorCode, (coded.details ?? {}) as ErrorDetails, error);
   }
   return new ClusterError('INTERNAL', { reason: reasonOf(error) }, error);
@@ -104,6 +231,8 @@ function fillIn(text: string, details: ErrorDetails): string {
     const value = details[name];
     if (value === undefined) return `(${name})`;
     if (Array.isArray(value)) return value.join(', ');
-    return typeof value === 'object' ? JSON.stringify(value) : String(value as string | number | boolean);
+    return typeof value === 'object'
+      ? JSON.stringify(value)
+      : String(value as string | number | boolean);
   });
 }

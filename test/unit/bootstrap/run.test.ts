@@ -63,7 +63,7 @@ test('packages that are there are not asked for, and every one has a name of its
 
 test('a command in a clone runs under an older Node too', () => {
   const home = mkdtempSync(path.join(os.tmpdir(), 'home-'));
-  const { stdout, status } = spawnSync('bootstrap/trellis.mjs', ['--version'], {
+  const { stdout, status } = spawnSync(path.join(root, 'bootstrap', 'trellis.mjs'), ['--version'], {
     cwd: root,
     encoding: 'utf8',
     env: { PATH: '/usr/local/bin:/usr/bin:/bin', HOME: home },
