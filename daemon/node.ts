@@ -419,8 +419,17 @@ export class TrellisNode implements NodeApi {
     return this.replica.mayWrite(session, doc) === true;
   }
 
+  /**
+   * Somebody alive was heard just now. Status alone is not enough: a host that is cut off finds its peers dead one after
+   * the other, and must not think that it reaches the last ones.
+   */
   #hasLivePeer(): boolean {
-    return this.members().some((member) => !member.isSelf && member.liveness === 'alive');
+    const { probeIntervalMs, suspicionTimeoutMsMin } = this.#options.config;
+    const freshMs = probeIntervalMs + suspicionTimeoutMsMin;
+    return this.members().some(
+      ({ isSelf, liveness, lastSeenMs }) =>
+        !isSelf && liveness === 'alive' && lastSeenMs !== null && lastSeenMs <= freshMs,
+    );
   }
 
   #nowMs(): number {
