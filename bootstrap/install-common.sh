@@ -334,6 +334,8 @@ start_service() {
   [ -e "$state" ] || had_state=0
   had_etc=1
   [ -e "$etc" ] || had_etc=0
+  had_service=0
+  if [ -e "$units/trellis.service" ] || [ -e /etc/init.d/trellis ]; then had_service=1; fi
   on_failure undo_service
   mkdir -p "$etc"
   [ -z "$daemon_flags" ] || printf 'TRELLIS_DAEMON_FLAGS="%s"\n' "$daemon_flags" >"$etc/daemon.env"
@@ -376,6 +378,8 @@ start_detached() {
 }
 
 undo_service() {
+  # An upgrade that failed: the service is as it was, and starts what the link leads to again.
+  if [ "$had_service" = 1 ]; then return 0; fi
   stop_service
   [ "$had_state" = 1 ] || rm -rf "$state"
   [ "$had_etc" = 1 ] || rm -rf "$etc"

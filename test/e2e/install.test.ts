@@ -101,6 +101,16 @@ describe('bare machines', { timeout: 240_000 }, () => {
     expect(written(bed.host(2))).toEqual(before);
   });
 
+  test('a member is not installed over', async () => {
+    const { command } = await invite(bed.host(0));
+    const before = written(bed.host(1)).filter((file) => file.startsWith('usr/local'));
+    const { code, stderr } = await paste(bed.host(1), command);
+    expect(code).toBe(3);
+    expect(stderr).toContain('already belongs to a cluster');
+    expect(written(bed.host(1)).filter((file) => file.startsWith('usr/local'))).toEqual(before);
+    expect((await states(bed.host(1))).sort()).toEqual(['h1 ready', 'h2 ready']);
+  });
+
   test('a port that somebody else has is named, and that somebody is left alone [trellis:H3 H10]', async () => {
     const { command } = await invite(bed.host(0));
     const host = bed.host(2);
