@@ -1,12 +1,13 @@
 /** Before something is lost: say what, and ask. */
 import { ClusterError } from '../errors.ts';
+import { plainText } from './plain-text.ts';
 import type { Run } from './spec.ts';
 
 /** Returns when it may go on. Throws REFUSED_UNCONFIRMED when the answer is no or nobody can be asked. */
 export async function askFirst(run: Run, losses: readonly string[]): Promise<void> {
   if (losses.length === 0 || run.options.isConfirmed) return;
   const action = `\`trellis ${run.command.words.join(' ')}\``;
-  for (const line of losses) run.terminal.note(`  ${line}`);
+  for (const line of losses) run.terminal.note(`  ${plainText(line)}`);
   if (!run.terminal.isInTty) {
     throw new ClusterError('REFUSED_UNCONFIRMED', { action, plan: losses });
   }

@@ -5,6 +5,7 @@ import { asClusterError, errorTable } from '../errors.ts';
 import { parseArgs } from './args.ts';
 import { makeClient } from './client.ts';
 import type { Client } from './client.ts';
+import { plainData, plainText } from './plain-text.ts';
 import { socketPath } from './socket.ts';
 import type { Run } from './spec.ts';
 import { commands, refuseLater } from './table.ts';
@@ -84,7 +85,7 @@ async function runPlain(run: Run): Promise<number> {
 }
 
 export function progressHooks(run: Run): { onProgress(text: string): void } {
-  return { onProgress: (text) => run.terminal.note(run.terminal.style.dim(text)) };
+  return { onProgress: (text) => run.terminal.note(run.terminal.style.dim(plainText(text))) };
 }
 
 /** The one JSON value, or the command's view. */
@@ -99,14 +100,14 @@ export async function show(run: Run, data: unknown): Promise<void> {
   const text =
     view === undefined
       ? JSON.stringify(data ?? null, null, 2)
-      : view(data, { style: terminal.style, params: run.params });
+      : view(plainData(data), { style: terminal.style, params: run.params });
   if (text !== '') terminal.out(text.endsWith('\n') ? text : `${text}\n`);
 }
 
 function showError(error: ClusterError, isJson: boolean, terminal: Terminal): number {
   const { code, message, details } = error;
   if (isJson) terminal.out(`${JSON.stringify({ error: { code, message, details } })}\n`);
-  else terminal.note(`error ${code}: ${message}`);
+  else terminal.note(`error ${code}: ${plainText(message)}`);
   if (code === 'INTERNAL' && (terminal.env['TRELLIS_DEBUG'] ?? '') !== '') {
     terminal.note(error.stack ?? '');
     if (error.cause instanceof Error) terminal.note(error.cause.stack ?? '');

@@ -166,11 +166,16 @@ export function waitForSpread(
     timedOut: () =>
       new ClusterError('TIMED_OUT', {
         what: `spreading the edit to ${named(node.spread(hash).missing).join(', ')}`,
-        seconds: timeoutMs / 1000,
+        seconds: roundedSeconds(timeoutMs),
         todo: 'it is kept and reaches them later',
         hash,
       }),
   });
+}
+
+/** For words: 2.5, not 2.4999. */
+export function roundedSeconds(ms: number): number {
+  return Math.round(ms / 100) / 10;
 }
 
 export function isoOf(wallMs: number): string {

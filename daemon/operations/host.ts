@@ -13,6 +13,7 @@ import {
   findHost,
   nodeOf,
   params,
+  roundedSeconds,
   selfHost,
   sessionOf,
   timeoutMsParam,
@@ -251,7 +252,7 @@ async function waitForHost(
     timedOut: () =>
       new ClusterError('TIMED_OUT', {
         what: `waiting for ${given.host} to be ${given.state} (it is ${seen})`,
-        seconds: given.timeoutMs / 1000,
+        seconds: roundedSeconds(given.timeoutMs),
         todo: 'look with `trellis doctor` on it',
       }),
   });

@@ -2,7 +2,7 @@
 import type { HostView } from '../../crdt/model.ts';
 import { ClusterError } from '../errors.ts';
 import type { NodeApi } from '../node-api.ts';
-import { nodeOf, until } from './common.ts';
+import { nodeOf, roundedSeconds, until } from './common.ts';
 import { hostFactOf } from './host-rows.ts';
 import type { OperationContext } from './operation.ts';
 import { isServiceRight, serviceRows } from './service-rows.ts';
@@ -30,7 +30,7 @@ export async function waitForServices(
     timedOut: () =>
       new ClusterError('TIMED_OUT', {
         what: `waiting for ${missing.join(', ')}`,
-        seconds: wanted.timeoutMs / 1000,
+        seconds: roundedSeconds(wanted.timeoutMs),
         todo: 'it goes on by itself; look with `trellis status`',
         missing,
       }),

@@ -1,4 +1,5 @@
 /** `trellis events [-f]`: with --json one array, or with -f one event per line. */
+import { plainData } from '../plain-text.ts';
 import { progressHooks, show } from '../run.ts';
 import type { Run } from '../spec.ts';
 import { eventLine } from '../views.ts';
@@ -12,7 +13,8 @@ export async function run(run: Run): Promise<number> {
     ...progressHooks(run),
     onData: (data) => {
       const event = data as EventRow;
-      if (!options.isJson) terminal.out(`${eventLine(event, terminal.style)}\n`);
+      if (!options.isJson)
+        terminal.out(`${eventLine(plainData(event) as EventRow, terminal.style)}\n`);
       else if (isFollowing) terminal.out(`${JSON.stringify(event)}\n`);
       else events.push(event);
     },

@@ -65,6 +65,16 @@ test.each([
   });
 });
 
+test('what a host reports cannot drive the terminal', async () => {
+  const evil = 'web\u001b]0;owned\u0007\u009b2J';
+  const answers = { 'role/ls': () => [{ ...rows[0], name: evil }] };
+  const people = await cli(['role', 'ls'], answers);
+  expect(people.stdout).toContain('web?]0;owned??2J');
+  const programs = await cli(['role', 'ls', '--json'], answers);
+  expect(programs.stdout).not.toContain('\u001b');
+  expect((JSON.parse(programs.stdout) as { name: string }[])[0]?.name).toBe(evil);
+});
+
 test('a wrong command line is refused as JSON too', async () => {
   const { exit, stdout } = await cli(['rol', '--json'], {});
   expect(exit).toBe(2);
