@@ -91,7 +91,7 @@ export class TestCluster {
 
   async signalDaemon(index: number, signal: 'TERM' | 'KILL' | 'STOP' | 'CONT'): Promise<void> {
     // The command of a clone starts the runtime as its child; both are meant.
-    await this.bed.host(index).mustExec(`pkill -${signal} -f 'daemon/main.ts daemon'`);
+    await this.bed.host(index).mustExec(`pkill -${signal} -f '[d]aemon/main.ts daemon'`);
     if (signal === 'TERM' || signal === 'KILL') await this.daemon(index).exited;
   }
 
