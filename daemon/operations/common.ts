@@ -55,10 +55,12 @@ export function envDoc(node: NodeApi): DocName {
 
 const idPrefixCharsMin = 6;
 
-/** By name, or by the beginning of its id. Hosts that left are found by id only. */
+/** By name, or by the beginning of its id. A host that left gives its name up to one that has not. */
 export function findHost(node: NodeApi, name: string): HostView {
   const hosts = node.hosts();
-  const named = hosts.filter((host) => host.name === name && host.liveness !== 'left');
+  const all = hosts.filter((host) => host.name === name);
+  const here = all.filter((host) => host.liveness !== 'left');
+  const named = here.length > 0 ? here : all;
   const [first] = named;
   if (named.length === 1 && first !== undefined) return first;
   if (named.length > 1) {

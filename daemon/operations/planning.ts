@@ -45,13 +45,24 @@ export function propose(node: NodeApi, inputs: PlanInputs = node.planInputs()): 
 
 /** Liveness is left out, as failover follows it without a plan; so is what the last plan itself contributed. */
 function keyOf(inputs: PlanInputs): string {
-  const { roles, services, hosts, numbers } = inputs;
+  const known = keys.get(inputs);
+  if (known !== undefined) return known;
+  const key = makeKey(inputs);
+  keys.set(inputs, key);
+  return key;
+}
+
+/** Committed inputs are asked about again and again, and never change. */
+const keys = new WeakMap<PlanInputs, string>();
+
+function makeKey(inputs: PlanInputs): string {
+  const { roles, services, hosts, numbers, images = [] } = inputs;
   const lasting = hosts.map((host) => {
     const { isAlive: _, ...rest } = host;
     return rest;
   });
   // Canonical bytes: what was committed comes back with its fields in another order.
-  return Buffer.from(encode([roles, services, lasting, numbers])).toString('base64');
+  return Buffer.from(encode([roles, services, lasting, numbers, images])).toString('base64');
 }
 
 function placementKey(placements: readonly Placement[]): string {

@@ -126,7 +126,9 @@ describe('hosts', () => {
     const dry = await run<EditAnswer>('host/remove', { host: 'h2', dryRun: true });
     expect([dry.plan?.[0], removed]).toEqual([`remove host h2 (${node.host('h2').id}), dead`, []]);
     await run('host/remove', { host: 'h2' });
-    expect(removed).toEqual([node.host('h2').id]);
+    node.host('h3').liveness = 'left';
+    await run('host/remove', { host: 'h3' });
+    expect(removed).toEqual([node.host('h2').id, node.host('h3').id]);
   });
 
   test('waiting for a state ends with it, or with words', async () => {
