@@ -159,6 +159,8 @@ export interface PlanInputs {
   readonly roles: readonly Role[];
   readonly services: readonly Service[];
   readonly hosts: readonly PlanHost[];
+  /** Images of those services that the cluster holds, sorted by reference: a later push of a name changes nothing until it is committed. */
+  readonly images?: readonly ImageEntry[];
   /** '<service>/<port>', number; sorted. */
   readonly numbers: readonly (readonly [string, number])[];
   /** The committed plan's placements: what is preferred to stay. */

@@ -17,6 +17,9 @@ export function canonicalInputs(inputs: PlanInputs): PlanInputs {
       ...host,
       roles: [...new Set(host.roles)].toSorted(compareText),
     })),
+    ...(inputs.images === undefined
+      ? {}
+      : { images: uniqueBy(inputs.images, (image) => image.reference) }),
     numbers: inputs.numbers.toSorted((a, b) => compareText(a[0], b[0]) || a[1] - b[1]),
     previous: uniqueBy(inputs.previous, (placement) => `${placement.service}/${placement.slot}`),
   };

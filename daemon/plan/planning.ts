@@ -12,19 +12,23 @@ import type { ClusterId, HostId } from '../../crdt/ids.ts';
 import type {
   EnvView,
   HostView,
+  ImageEntry,
   InstancesFact,
   Placement,
   Plan,
   PlanHost,
   PlanInputs,
+  Service,
 } from '../../crdt/model.ts';
 import type { DesiredView } from '../../plugins/api.ts';
 import type { Config } from '../config.ts';
 import type { CommittedPlan, EventEntry, FactEntry } from '../node-api.ts';
 import type { Crypto } from '../ports.ts';
+import type { DecidedInputs } from '../replication/plans.ts';
 import { Failover, slotKey } from './failover.ts';
 import type { FailoverHost, SeenInstance } from './failover.ts';
-import { isEligible, plan } from './plan.ts';
+import { servicesToPlan } from './inputs.ts';
+import { eligibilityOf, plan } from './plan.ts';
 import { renderView } from './render.ts';
 import type { LiveInstance } from './render.ts';
 
@@ -88,7 +92,7 @@ export class Planning {
       services,
       hosts: this.#failoverHosts(),
       seen: this.#seen(),
-      isEligible,
+      isEligible: eligibilityOf(committed.inputs.roles),
       hasLivePeer: this.#options.hasLivePeer(),
       hasGateway: this.#options.hasGateway(),
     });
@@ -129,11 +133,13 @@ export class Planning {
     };
   }
 
-  desired(): Pick<PlanInputs, 'services' | 'roles' | 'numbers'> {
+  desired(): DecidedInputs {
     const view = this.#options.envView();
+    const services = servicesToPlan(view, this.#options.committed()?.inputs.services ?? []);
     return {
       roles: [...view.roles.values()].toSorted((a, b) => compareText(a.id, b.id)),
-      services: [...view.services.values()].toSorted((a, b) => compareText(a.id, b.id)),
+      services,
+      images: imagesOf(services, view),
       numbers: [...view.numbers].toSorted(([a], [b]) => compareText(a, b)),
     };
   }
@@ -154,7 +160,6 @@ export class Planning {
       self: { id: self, name: host.name, meta: host.meta, advertise },
       placements: this.#placements,
       inputs: committed.inputs,
-      images: this.#options.envView().images,
       live: this.#live(committed),
       sha256: (bytes) => crypto.sha256(bytes),
     });
@@ -168,8 +173,8 @@ export class Planning {
     // Whoever refuses a plan is the only one who knows that the cluster is apart: then it is its turn, too.
     if (!this.#isMyTurn() && !this.#options.isRefusing()) return;
     const decided = this.#options.isMergePending() ? this.desired() : committed.inputs;
-    const { services, roles, numbers } = decided;
-    const inputs = { ...this.inputs(), services, roles, numbers };
+    const { services, roles, numbers, images } = decided;
+    const inputs = { ...this.inputs(), services, roles, numbers, images: images ?? [] };
     // Liveness alone moves nothing here: that is failover's, which needs no plan.
     const key = JSON.stringify([
       committed.pointerHash,
@@ -276,6 +281,12 @@ export class Planning {
       ];
     });
   }
+}
+
+function imagesOf(services: readonly Service[], view: EnvView): readonly ImageEntry[] {
+  const references = new Set(services.map((service) => service.image));
+  const held = [...view.images.values()].filter((image) => references.has(image.reference));
+  return held.toSorted((a, b) => compareText(a.reference, b.reference));
 }
 
 function toPlanHost(host: HostView, self: HostId): PlanHost {

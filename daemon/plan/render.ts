@@ -7,7 +7,7 @@
 import { compareText, encode } from '../../crdt/codec.ts';
 import { hex } from '../../crdt/ids.ts';
 import type { ClusterId, HostId } from '../../crdt/ids.ts';
-import type { ImageEntry, Placement, PlanInputs, Service } from '../../crdt/model.ts';
+import type { Placement, PlanInputs, Service } from '../../crdt/model.ts';
 import { renderTemplate } from '../../crdt/templates.ts';
 import type { TemplateRef } from '../../crdt/templates.ts';
 import { virtualAddressOf } from '../../crdt/virtual-address.ts';
@@ -39,7 +39,6 @@ export interface RenderInput {
   /** What runs here: own and taken slots. */
   readonly placements: readonly Placement[];
   readonly inputs: PlanInputs;
-  readonly images: ReadonlyMap<string, ImageEntry>;
   readonly live: readonly LiveInstance[];
   sha256(bytes: Uint8Array): Uint8Array;
 }
@@ -76,7 +75,7 @@ function renderInstance(
   input: RenderInput,
 ): DesiredInstance {
   const instance = `${service.name}-${placement.slot}`;
-  const image = input.images.get(service.image);
+  const image = input.inputs.images?.find((entry) => entry.reference === service.image);
   const resolve = (ref: TemplateRef): string => resolveRef(ref, service, numbers, input);
   const shape = {
     service: service.name,

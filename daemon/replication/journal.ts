@@ -70,9 +70,13 @@ export class Journal {
 
   /**
    * By document, causes before what builds on them, only those whose chain and causes are complete. What follows a gap
-   * is given apart: it is as good as ever once the gap has been filled by a peer, and it may exist nowhere else.
+   * is given apart: it is as good as ever once the gap has been filled by a peer, and it may exist nowhere else. So is
+   * what has no session here: nobody could verify it.
    */
-  envelopes(hashOf: (payload: Uint8Array) => Hash): {
+  envelopes(
+    hashOf: (payload: Uint8Array) => Hash,
+    isSessionKnown: (session: SessionId) => boolean,
+  ): {
     readonly byDoc: ReadonlyMap<DocName, readonly Entry[]>;
     readonly afterGap: readonly SignedBytes[];
   } {
@@ -89,7 +93,8 @@ export class Journal {
         const chain = `${entry.doc} ${entry.session}`;
         const end = ends.get(chain) ?? 0;
         if (entry.seq <= end) return false;
-        if (entry.seq !== end + 1 || !entry.deps.every((dep) => known.has(dep))) return true;
+        if (entry.seq !== end + 1 || !isSessionKnown(entry.session)) return true;
+        if (!entry.deps.every((dep) => known.has(dep))) return true;
         ends.set(chain, entry.seq);
         known.add(entry.changeHash);
         const ofDoc = byDoc.get(entry.doc);

@@ -26,7 +26,7 @@ export interface PlansOptions {
   /** The pure planner: what this host makes of these inputs. */
   compute(inputs: PlanInputs): Plan;
   /** What the merged document of this host says now; null for an environment it does not hold. */
-  desired(env: string): Pick<PlanInputs, 'services' | 'roles' | 'numbers'> | null;
+  desired(env: string): DecidedInputs | null;
 }
 
 export interface StoredPlan {
@@ -57,13 +57,16 @@ export type PlanOutcome =
 const pastMax = 256;
 /** Refused plans remembered. */
 const refusedMax = 16;
+/** Plans waited for at once, over all environments. */
+const candidatesMax = 16;
 /** Parts of a blob fetched at once. */
 export const planPartBytes = 256 << 10;
 
 export class Plans {
   readonly #options: PlansOptions;
   readonly #current = new Map<string, StoredPlan>();
-  readonly #candidates = new Map<string, Candidate>();
+  /** Verified pointers above the plan in force whose blobs are on their way; the highest are kept. */
+  readonly #candidates = new Map<Hash, Candidate>();
   readonly #partial = new Map<Hash, Uint8Array[]>();
   readonly #parked = new Map<Hash, SignedBytes>();
   readonly #refused = new Map<Hash, Candidate>();
@@ -103,9 +106,8 @@ export class Plans {
   }
 
   nextSeq(env: string): number {
-    const known = [this.#current.get(env), this.#candidates.get(env)].map(
-      (plan) => plan?.pointer.seq ?? 0,
-    );
+    const waiting = [...this.#candidates.values()].filter(({ pointer }) => pointer.env === env);
+    const known = [this.#current.get(env), ...waiting].map((plan) => plan?.pointer.seq ?? 0);
     const refused = this.refused()
       .filter((pointer) => pointer.env === env)
       .map((pointer) => pointer.seq);
@@ -137,16 +139,9 @@ export class Plans {
       this.#noteLoser(pointer, hash);
       return 'known';
     }
-    const waiting = this.#candidates.get(pointer.env);
-    if (waiting !== undefined && waiting.hash !== hash && !isHigher({ pointer, hash }, waiting))
-      return 'known';
-    const candidate: Candidate = {
-      signed,
-      hash,
-      pointer,
-      blobs: waiting?.hash === hash ? waiting.blobs : new Map(),
-    };
-    this.#candidates.set(pointer.env, candidate);
+    const candidate = this.#candidates.get(hash) ?? { signed, hash, pointer, blobs: new Map() };
+    this.#candidates.set(hash, candidate);
+    this.#dropLowestCandidate();
     for (const [name, bytes] of blobs) candidate.blobs.set(name, bytes);
     return this.#tryAdopt(candidate);
   }
@@ -203,7 +198,7 @@ export class Plans {
     const whole = concat(parts, total);
     if (hex(this.#options.crypto.sha256(whole)) !== hash) return 'rejected';
     let outcome: PlanOutcome = 'known';
-    for (const candidate of this.#candidates.values()) {
+    for (const candidate of Array.from(this.#candidates.values())) {
       if (candidate.pointer.blob !== hash && candidate.pointer.inputBlob !== hash) continue;
       candidate.blobs.set(hash, whole);
       outcome = this.#tryAdopt(candidate);
@@ -211,11 +206,20 @@ export class Plans {
     return outcome;
   }
 
+  /** A pointer whose blobs died with their host must not keep others from being followed, nor pile up. */
+  #dropLowestCandidate(): void {
+    if (this.#candidates.size <= candidatesMax) return;
+    const [first, ...others] = this.#candidates.values();
+    if (first === undefined) return;
+    const lowest = others.reduce((low, other) => (isHigher(low, other) ? other : low), first);
+    this.#candidates.delete(lowest.hash);
+  }
+
   #tryAdopt(candidate: Candidate): PlanOutcome {
     const planBytes = candidate.blobs.get(candidate.pointer.blob);
     const inputBytes = candidate.blobs.get(candidate.pointer.inputBlob);
     if (planBytes === undefined || inputBytes === undefined) return 'waiting-for-blobs';
-    this.#candidates.delete(candidate.pointer.env);
+    this.#candidates.delete(candidate.hash);
     const plan = decode(planBytes) as Plan | null;
     const inputs = decode(inputBytes) as PlanInputs | null;
     if (plan === null || inputs === null) return 'rejected';
@@ -227,6 +231,9 @@ export class Plans {
     this.#noteAdoption(pointer);
     const committed = { pointer, pointerHash: hash, plan, inputs, isAccepted: true };
     this.#current.set(pointer.env, { signed, hash, pointer, planBytes, inputBytes, committed });
+    for (const other of Array.from(this.#candidates.values()))
+      if (other.pointer.env === pointer.env && isHigher(candidate, other))
+        this.#candidates.delete(other.hash);
     this.#reconsider(pointer.env);
     return 'adopted';
   }
@@ -297,12 +304,15 @@ export class Plans {
   }
 }
 
-type Decided = Pick<PlanInputs, 'services' | 'roles' | 'numbers'>;
+/** The part of a plan's inputs that operators decide. */
+export type DecidedInputs = Pick<PlanInputs, 'services' | 'roles' | 'numbers' | 'images'>;
 
 /** Is every part one that operators decided: in the plan before or in the document? */
-function isDecided(inputs: Decided, sources: readonly Decided[]): boolean {
-  const parts = (of: Decided): string[] =>
-    [...of.services, ...of.roles, ...of.numbers].map((part) => encode(part).join());
+function isDecided(inputs: DecidedInputs, sources: readonly DecidedInputs[]): boolean {
+  const parts = (of: DecidedInputs): string[] =>
+    [...of.services, ...of.roles, ...of.numbers, ...(of.images ?? [])].map((part) =>
+      encode(part).join(),
+    );
   const allowed = new Set(sources.flatMap(parts));
   return parts(inputs).every((part) => allowed.has(part));
 }

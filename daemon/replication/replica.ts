@@ -26,6 +26,7 @@ import { Facts } from './facts.ts';
 import type { StoredFact } from './facts.ts';
 import { Journal } from './journal.ts';
 import { Plans } from './plans.ts';
+import type { DecidedInputs } from './plans.ts';
 import { Roster } from './roster.ts';
 import type { RosterOutcome } from './roster.ts';
 import { Sync } from './sync.ts';
@@ -63,7 +64,7 @@ export interface ReplicaOptions {
   readonly config: Config;
   readonly signer: SessionSigner;
   computePlan(inputs: PlanInputs): Plan;
-  desired(env: string): Pick<PlanInputs, 'services' | 'roles' | 'numbers'> | null;
+  desired(env: string): DecidedInputs | null;
   onChange(what: Change, touched?: ReadonlySet<Container>, doc?: DocName): void;
   onEvent(
     kind: string,
@@ -137,7 +138,10 @@ export class Replica {
   load(): void {
     const { crypto } = this.#options.ports;
     for (const signed of this.journal.roster()) this.roster.accept(signed);
-    const { byDoc, afterGap } = this.journal.envelopes((payload) => this.#hashOf(payload));
+    const { byDoc, afterGap } = this.journal.envelopes(
+      (payload) => this.#hashOf(payload),
+      (session) => this.roster.session(session) !== null,
+    );
     for (const [doc, entries] of byDoc) {
       const saved = this.journal.document(doc);
       const covers =
