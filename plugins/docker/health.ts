@@ -136,8 +136,13 @@ function isSame(a: Target, b: Target): boolean {
 }
 
 /** One question with the check's time limit. Never rejects. */
-function ask(target: Target): Promise<boolean> {
-  return target.check.kind === 'http' ? askHttp(target) : askTcp(target);
+async function ask(target: Target): Promise<boolean> {
+  try {
+    return await (target.check.kind === 'http' ? askHttp(target) : askTcp(target));
+  } catch {
+    // A path or port that no request can be made of: the check fails, as it would in a shell.
+    return false;
+  }
 }
 
 function askTcp({ address, port, check }: Target): Promise<boolean> {

@@ -6,7 +6,6 @@
  * never trusted. `manifest.json` says which entry is the configuration, its diff ids say which layers must have been
  * seen, and the hashes say that they are right.
  */
-import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
@@ -187,9 +186,4 @@ function findConfig(json: ReadonlyMap<string, Buffer>, image: string): Buffer {
 async function sizeOf(blobs: Blobs, hash: Hash): Promise<number | null> {
   const path = blobs.path(hash);
   return path === null ? null : (await stat(path)).size;
-}
-
-/** sha-256 of bytes in memory. */
-export function hashBytes(bytes: Uint8Array): Hash {
-  return createHash('sha256').update(bytes).digest('hex') as Hash;
 }

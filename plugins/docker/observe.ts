@@ -52,6 +52,7 @@ export class Observer {
   readonly #prober: Prober;
   readonly #inspects = new Limiter(inspectsMax);
   readonly #seen = new Map<string, Seen>();
+  readonly #inspecting = new Map<string, { isStale: boolean; work: Promise<void> }>();
   #view: DesiredView | null = null;
   #fact: InstancesFact = { engine: { state: 'absent' }, instances: [] };
   #published = '';
@@ -190,18 +191,39 @@ export class Observer {
     await this.#onLook();
   }
 
-  async #inspect(id: string, listed: string): Promise<void> {
-    try {
-      const info = await this.#inspects.run(() =>
-        this.#engine.call(`inspect ${id}`, (signal) =>
-          this.#engine.docker.getContainer(id).inspect({ abortSignal: signal }),
-        ),
-      );
-      this.#seen.set(id, toSeen(info, this.#network.name, listed));
-    } catch (error) {
-      if (isMissing(error)) this.#seen.delete(id);
-      else this.#context.log.debug('docker.inspect-failed', { id, reason: reasonOf(error) });
+  /**
+   * One question per container at a time: answers cannot overtake each other, and a burst of events costs one more
+   * question and not one each. Never rejects.
+   */
+  #inspect(id: string, listed: string): Promise<void> {
+    const running = this.#inspecting.get(id);
+    if (running !== undefined) {
+      running.isStale = true;
+      return running.work;
     }
+    const entry = { isStale: false, work: Promise.resolve() };
+    entry.work = this.#inspectUntilFresh(id, listed, entry).finally(() =>
+      this.#inspecting.delete(id),
+    );
+    this.#inspecting.set(id, entry);
+    return entry.work;
+  }
+
+  async #inspectUntilFresh(id: string, listed: string, entry: { isStale: boolean }): Promise<void> {
+    do {
+      entry.isStale = false;
+      try {
+        const info = await this.#inspects.run(() =>
+          this.#engine.call(`inspect ${id}`, (signal) =>
+            this.#engine.docker.getContainer(id).inspect({ abortSignal: signal }),
+          ),
+        );
+        this.#seen.set(id, toSeen(info, this.#network.name, entry.isStale ? '' : listed));
+      } catch (error) {
+        if (isMissing(error)) this.#seen.delete(id);
+        else this.#context.log.debug('docker.inspect-failed', { id, reason: reasonOf(error) });
+      }
+    } while (entry.isStale && !this.#isStopped);
   }
 
   #afterEvent(id: string): void {

@@ -1,12 +1,17 @@
 /** Small pure parts of the docker plugin. */
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Hash } from '../../../crdt/ids.ts';
+import type { HealthCheck } from '../../../crdt/model.ts';
 import { defaultDockerConfig, parseDockerConfig } from '../../../plugins/docker/config.ts';
+import { eventually } from '../../await.ts';
 import { Limiter, writeFileAtomic } from '../../../plugins/docker/files.ts';
+import { Prober } from '../../../plugins/docker/health.ts';
 import { HostsFiles, hostsText } from '../../../plugins/docker/hosts-files.ts';
 import { decodeManifest, diffIdsOf, encodeManifest } from '../../../plugins/docker/manifest.ts';
 import { parseRange } from '../../../plugins/docker/registry.ts';
@@ -187,4 +192,52 @@ test('work that outlives its reconcile is not started twice, and its failure is 
   tasks.close(third);
   expect(third.failures).toMatchObject([{ item: 'i', message: 'slow and bad' }]);
   expect(runs).toBe(1);
+});
+
+test('health: a server that answers is healthy, an impossible path or a closed port is not', async () => {
+  const server = createServer((request, response) => {
+    response.statusCode = request.url === '/ok' ? 204 : 500;
+    response.end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  let changes = 0;
+  const prober = new Prober({ wallMs: () => Date.now(), onChange: () => changes++ });
+  const check = (kind: 'http' | 'tcp', path: string): HealthCheck => ({
+    kind,
+    path,
+    intervalMs: 20,
+    timeoutMs: 500,
+    retries: 2,
+    startPeriodMs: 0,
+  });
+  const target = (containerId: string, to: number, what: HealthCheck) =>
+    [
+      containerId,
+      { containerId, address: '127.0.0.1', port: to, check: what, startedMs: 0 },
+    ] as const;
+  const targets = new Map([
+    target('ok', port, check('http', '/ok')),
+    target('bad', port, check('http', '/bad')),
+    target('impossible', port, check('http', '/ \n')),
+    target('tcp', port, check('tcp', '')),
+    target('closed', 1, check('tcp', '')),
+  ]);
+  try {
+    prober.watch(targets);
+    expect(prober.isSettled()).toBe(false);
+    const statuses = (): string =>
+      [...targets.keys()].map((name) => `${name} ${prober.status(name)}`).join(', ');
+    const expected =
+      'ok healthy, bad unhealthy, impossible unhealthy, tcp healthy, closed unhealthy';
+    await eventually(() => statuses() === expected, { withinMs: 5_000 });
+    expect(prober.isSettled()).toBe(true);
+    expect(changes).toBeGreaterThanOrEqual(5);
+    prober.watch(new Map());
+    expect(prober.status('ok')).toBeNull();
+  } finally {
+    prober.stop();
+    server.close();
+    server.closeAllConnections();
+  }
 });
