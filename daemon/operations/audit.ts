@@ -1,6 +1,6 @@
 /** `trellis audit`: what was asked of one host, newest first. */
 import { z } from 'zod';
-import { define, envParam, findHost, isoOf, nodeOf, params } from './common.ts';
+import { define, envParam, findHost, isoOf, nodeOf, params, runOn } from './common.ts';
 import type { Operation } from './operation.ts';
 import type { HostTools } from './tools.ts';
 
@@ -24,7 +24,7 @@ export function auditOperations(tools: HostTools): readonly Operation[] {
           const node = nodeOf(context, given);
           const host = findHost(node, given.host);
           const call = { group: 'audit', command: 'ls', params: { max: given.max } };
-          if (host.id !== node.self.host) return context.remote(host.id, call);
+          if (host.id !== node.self.host) return runOn(context, host, call);
         }
         const rows = tools.auditLines(given.max).map((line) => ({
           at: isoOf(line.atWallMs),

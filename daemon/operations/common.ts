@@ -6,7 +6,7 @@ import type { HostView, Service } from '../../crdt/model.ts';
 import type { Edit } from '../../crdt/leaves.ts';
 import { ClusterError } from '../errors.ts';
 import type { DocName, EditReceipt, EditSession, NodeApi } from '../node-api.ts';
-import type { Operation, OperationContext } from './operation.ts';
+import type { Operation, OperationContext, StreamIo } from './operation.ts';
 
 /** Keeps the types of params and data together, and forgets them for the list. */
 export function define<Params, Data>(operation: Operation<Params, Data>): Operation {
@@ -87,6 +87,21 @@ export function findService(node: NodeApi, name: string): Service {
 /** Names by id, for showing. */
 export function hostNames(node: NodeApi): ReadonlyMap<string, string> {
   return new Map(node.hosts().map((host) => [host.id, host.name]));
+}
+
+/** As `context.remote`, with the host's name in the words when it does not answer. */
+export async function runOn(
+  context: OperationContext,
+  host: Pick<HostView, 'id' | 'name'>,
+  call: { group: string; command: string; params: unknown },
+  io?: StreamIo,
+): Promise<unknown> {
+  try {
+    return await context.remote(host.id, call, io);
+  } catch (error) {
+    if (!(error instanceof ClusterError) || error.code !== 'HOST_UNREACHABLE') throw error;
+    throw new ClusterError('HOST_UNREACHABLE', { ...error.details, host: host.name }, error);
+  }
 }
 
 export function editDocument(

@@ -10,7 +10,7 @@ import { defaultConfig } from '../config.ts';
 import { reasonOf } from '../errors.ts';
 import type { NodeApi } from '../node-api.ts';
 import type { CheckRow, DoctorAnswer, HostRow } from './answers.ts';
-import { define, envParam, findHost, nodeOf, params, selfHost } from './common.ts';
+import { define, envParam, findHost, nodeOf, params, runOn, selfHost } from './common.ts';
 import { hostFactOf } from './host-rows.ts';
 import type { Operation, OperationContext } from './operation.ts';
 import type { HostTools } from './tools.ts';
@@ -40,7 +40,7 @@ export function doctorOperations(tools: HostTools): readonly Operation[] {
           const node = nodeOf(context, given);
           const host = findHost(node, given.host);
           const call = { group: 'cluster', command: 'doctor', params: {} };
-          if (host.id !== node.self.host) return context.remote(host.id, call);
+          if (host.id !== node.self.host) return runOn(context, host, call);
         }
         return examine(context, tools);
       },
@@ -192,7 +192,7 @@ async function membersCheck(context: OperationContext, node: NodeApi): Promise<F
   const differing: string[] = [];
   const ask = async (host: (typeof others)[number]): Promise<void> => {
     try {
-      const rows = (await context.remote(host.id, call)) as HostRow[];
+      const rows = (await runOn(context, host, call)) as HostRow[];
       const theirs = liveNames(rows);
       if (theirs.join() !== mine.join()) differing.push(`${host.name} sees ${theirs.join(', ')}`);
     } catch (error) {

@@ -14,6 +14,7 @@ import {
   nodeOf,
   params,
   roundedSeconds,
+  runOn,
   selfHost,
   sessionOf,
   timeoutMsParam,
@@ -87,7 +88,7 @@ function lookOperations(tools: HostTools): Operation[] {
         const host = name === undefined ? selfHost(node) : findHost(node, name);
         if (host.id !== node.self.host) {
           const call = { group: 'host', command: 'rescan', params: {} };
-          return context.remote(host.id, call);
+          return runOn(context, host, call);
         }
         return { host: host.name, inventory: await tools.rescanInventory() };
       },

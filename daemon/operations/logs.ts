@@ -6,7 +6,16 @@ import { z } from 'zod';
 import type { InstanceFact } from '../../crdt/model.ts';
 import { ClusterError, reasonOf } from '../errors.ts';
 import type { NodeApi } from '../node-api.ts';
-import { define, envParam, findHost, findService, nodeOf, params, selfHost } from './common.ts';
+import {
+  define,
+  envParam,
+  findHost,
+  findService,
+  nodeOf,
+  params,
+  runOn,
+  selfHost,
+} from './common.ts';
 import { instancesOf } from './host-rows.ts';
 import type { Operation, OperationContext, StreamIo } from './operation.ts';
 import type { ClientLine, OutputChunk } from './wire.ts';
@@ -151,7 +160,7 @@ async function readOne(
   }
   try {
     const call = { group: 'instance', command: 'logs', params: { instance, ...options } };
-    await context.remote(one.host.id, call, {
+    await runOn(context, one.host, call, {
       send: (message) => io.send(message),
       input: noInput,
     });
@@ -196,7 +205,7 @@ async function serviceExec(
   const { instance } = one.fact;
   if (one.host.id === node.self.host) return localExec(context, instance, options);
   const call = { group: 'instance', command: 'exec', params: { instance, ...options } };
-  return context.remote(one.host.id, call, context.io ?? undefined);
+  return runOn(context, one.host, call, context.io ?? undefined);
 }
 
 async function localExec(

@@ -5,7 +5,7 @@ import type { Service, ServicePort } from '../../crdt/model.ts';
 import { virtualAddressOf } from '../../crdt/virtual-address.ts';
 import type { NodeApi } from '../node-api.ts';
 import type { NameRow } from './answers.ts';
-import { define, envParam, findHost, nodeOf, params } from './common.ts';
+import { define, envParam, findHost, nodeOf, params, runOn } from './common.ts';
 import { hostFactOf, instancesOf } from './host-rows.ts';
 import type { Operation } from './operation.ts';
 
@@ -21,7 +21,7 @@ export const namesOperations: readonly Operation[] = [
       const node = nodeOf(context, given);
       const host = given.host === undefined ? null : findHost(node, given.host);
       if (host === null || host.id === node.self.host) return Promise.resolve(nameRows(node));
-      return context.remote(host.id, { group: 'names', command: 'show', params: {} });
+      return runOn(context, host, { group: 'names', command: 'show', params: {} });
     },
   }),
 ];
