@@ -85,7 +85,9 @@ export class SimDisk {
     const file = this.#files.get(name);
     if (file === undefined || file.records.length === 0) return false;
     const at = this.#random.index(file.records.length);
-    file.records = file.records.slice(0, at);
+    // Whether what comes after the damage is found again is not promised.
+    const after = this.#random.chance(0.5) ? file.records.slice(at + 1) : [];
+    file.records = [...file.records.slice(0, at), ...after];
     file.damage = {
       name: short(name),
       kind: 'corrupt',

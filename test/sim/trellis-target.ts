@@ -50,7 +50,7 @@ class Workload {
   constructor(world: TrellisWorld, random: SimRandom) {
     this.#world = world;
     this.#random = random;
-    this.#objects = Array.from({ length: 3 }, () => hex(random.bytes(8)) as ObjectId);
+    this.#objects = Array.from({ length: 2 }, () => hex(random.bytes(8)) as ObjectId);
   }
 
   begin(forMs: number): void {
@@ -109,12 +109,21 @@ class Workload {
     const index = this.#random.index(this.#world.nodeCount);
     if (!this.#world.isUp(index) || this.#world.isPaused(index)) return;
     if (this.#random.chance(0.1)) this.#world.node(index).apply(() => {});
-    else this.#edit(index, [this.#put(), ...(this.#random.chance(0.3) ? [this.#put()] : [])]);
+    else
+      this.#edit(index, [
+        this.#put(index),
+        ...(this.#random.chance(0.3) ? [this.#put(index)] : []),
+      ]);
   }
 
-  /** Few leaves, so that concurrent edits of one leaf happen; every value is new. */
-  #put(): LeafPut {
-    const object = this.#random.pick([...this.#objects, 'settings' as const]);
+  /**
+   * Few leaves, so that concurrent edits of one leaf happen; every value is new. Only objects that this host has seen:
+   * an object is made once, by whoever drew its id.
+   */
+  #put(index: number): LeafPut {
+    const reader = this.#world.node(index).node.reader('env/prod');
+    const known = this.#objects.filter((object) => reader.leaves(object).size > 0);
+    const object = this.#random.pick([...known, 'settings' as const]);
     const pointer =
       object === 'settings'
         ? `/hosts/${'ab'.repeat(16)}/meta/k${this.#random.index(4)}`

@@ -113,9 +113,6 @@ function pendingOf(world: TrellisWorld): string | null {
       if (world.isUp(about) !== (member.liveness === 'alive'))
         return `n${by} sees n${about} ${member.liveness}`;
     }
-    const { documents } = world.node(by).node.replica;
-    if (documents.parkedCount() > 0)
-      return `n${by} has ${documents.parkedCount()} parked envelopes`;
   }
   return documentsDifference(
     up.map((index) => ({ name: `n${index}`, node: world.node(index).node })),
