@@ -19,6 +19,7 @@ import { makeHostTools } from './host-tools.ts';
 import { Member } from './member.ts';
 import { collectMetrics } from './metrics.ts';
 import { BlobTransfer } from './net/blob-transfer.ts';
+import { assertPortFree } from './net/free-port.ts';
 import { AuditLog } from './operations/audit-log.ts';
 import { Bus } from './operations/bus.ts';
 import type { RemoteCaller } from './operations/bus.ts';
@@ -133,6 +134,7 @@ export class Daemon implements Lifecycle {
 
   async init(request: InitRequest, control: Control): Promise<InitOutcome> {
     this.#assertNoMember();
+    await this.#assertPortsFree();
     if (request.recoveryFile !== null && existsSync(request.recoveryFile)) {
       throw new ClusterError('INVALID', { reason: `recovery file ${request.recoveryFile} exists` });
     }
@@ -170,6 +172,7 @@ export class Daemon implements Lifecycle {
 
   async join(request: JoinRequest, control: Control): Promise<JoinOutcome> {
     this.#assertNoMember();
+    await this.#assertPortsFree();
     const { identity, stateDir } = this.#store;
     const joined = await join({
       ...request,
@@ -226,6 +229,15 @@ export class Daemon implements Lifecycle {
   #assertNoMember(): void {
     if (this.#member !== null)
       throw new ClusterError('ALREADY_MEMBER', { cluster: this.#member.node.clusterName });
+  }
+
+  async #assertPortsFree(): Promise<void> {
+    const { listen, api } = this.#options;
+    for (const multiaddr of listen) {
+      const match = /^\/ip[46]\/([^/]+)\/tcp\/(\d+)/.exec(multiaddr);
+      if (match?.[1] !== undefined) await assertPortFree(match[1], Number(match[2]));
+    }
+    await assertPortFree(api.address, api.port);
   }
 
   async #keepRecords(records: readonly SignedBytes[]): Promise<void> {
@@ -353,7 +365,7 @@ export class Daemon implements Lifecycle {
     const { clock, log } = this.#options;
     const operations = allOperations({
       lifecycle: this,
-      renderJoinCommand,
+      renderJoinCommand: (target) => this.#inviteLine(target),
       clock,
       tokens: this.#tokens,
       tools: makeHostTools({
@@ -463,6 +475,16 @@ export class Daemon implements Lifecycle {
       params: { ...attempt },
       outcome: attempt.outcome,
     });
+  }
+
+  /** Whoever runs the line will want the bundle in a moment; making it takes seconds. */
+  #inviteLine(target: Parameters<typeof renderJoinCommand>[0]): string {
+    this.#bundle
+      .bundle()
+      .catch((error: unknown) =>
+        this.#options.log.warn('bundle.not-made', { error: String(error) }),
+      );
+    return renderJoinCommand(target);
   }
 
   #joinScript(): string | null {

@@ -70,6 +70,7 @@ export class Member implements ClusterAccess {
   readonly #introductions: Introductions;
   #stopWatching: () => void = () => {};
   #hostFact: HostFact | null = null;
+  #lastAddress = '127.0.0.1';
   #isReady = false;
   readonly #bootId = readBootId();
   #state: Partial<Pick<HostFact, 'isLeaving' | 'isDraining' | 'engine' | 'plan' | 'isBusy'>> = {};
@@ -143,7 +144,9 @@ export class Member implements ClusterAccess {
     if (this.#options.advertise !== null) return this.#options.advertise;
     const listened = /^\/ip[46]\/([^/]+)\//.exec(this.#options.listen[0] ?? '')?.[1];
     if (listened !== undefined && listened !== '0.0.0.0' && listened !== '::') return listened;
-    return localAddresses()[0]?.address ?? '127.0.0.1';
+    // While the cable is out there is no address; the last one is where we shall most likely be again.
+    this.#lastAddress = localAddresses()[0]?.address ?? this.#lastAddress;
+    return this.#lastAddress;
   }
 
   /** What this host says of itself; published when it differs. */

@@ -386,7 +386,7 @@ export class TrellisNode implements NodeApi {
 
   /** What the plugins of this host shall bring about; null while nothing was ever committed. */
   desiredView(advertise: string): DesiredView | null {
-    return this.#planning.view(advertise);
+    return this.#planning.view(advertise, this.#nowMs());
   }
 
   events(): readonly EventEntry[] {

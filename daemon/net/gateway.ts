@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import type { Log } from '../ports.ts';
 
 const askEveryMs = 1_000;
@@ -14,6 +15,7 @@ export class Gateway {
   #isAnswering = false;
   #timer: NodeJS.Timeout | null = null;
   #isAsking = false;
+  #hasPing = true;
 
   constructor(log: Log) {
     this.#log = log;
@@ -41,19 +43,54 @@ export class Gateway {
       return;
     }
     this.#isAsking = true;
-    const child = spawn('ping', ['-n', '-c', '1', '-W', String(answerWithinSeconds), address], {
-      stdio: 'ignore',
-    });
-    const done = (isAnswering: boolean): void => {
+    void this.#look(address).then((isAnswering) => {
       this.#isAsking = false;
       this.#isAnswering = isAnswering;
-    };
-    child.on('error', (error) => {
-      this.#log.warn('gateway.ping-failed', { error: error.message });
-      done(false);
     });
-    child.on('exit', (code) => done(code === 0));
   }
+
+  /** By ping, or where there is none by a connection: a refusal is an answer, too. */
+  async #look(address: string): Promise<boolean> {
+    if (this.#hasPing) {
+      const code = await exitCode('ping', [
+        '-n',
+        '-c',
+        '1',
+        '-W',
+        String(answerWithinSeconds),
+        address,
+      ]);
+      if (code !== null) return code === 0;
+      this.#hasPing = false;
+      this.#log.info('gateway.no-ping', { instead: 'connection' });
+    }
+    return isThere(address);
+  }
+}
+
+/** Null when there is no such program. */
+function exitCode(program: string, args: readonly string[]): Promise<number | null> {
+  return new Promise((resolve) => {
+    const child = spawn(program, [...args], { stdio: 'ignore' });
+    child.on('error', () => resolve(null));
+    child.on('exit', (code) => resolve(code ?? 1));
+  });
+}
+
+/** The discard port: hardly anybody serves it, nearly everybody refuses it. */
+const discardPort = 9;
+
+function isThere(address: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host: address, port: discardPort });
+    const done = (isAnswering: boolean): void => {
+      socket.destroy();
+      resolve(isAnswering);
+    };
+    socket.setTimeout(answerWithinSeconds * 1_000, () => done(false));
+    socket.on('connect', () => done(true));
+    socket.on('error', (error: NodeJS.ErrnoException) => done(error.code === 'ECONNREFUSED'));
+  });
 }
 
 /** IPv4 address of the default route, null when there is none. */

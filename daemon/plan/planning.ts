@@ -54,6 +54,8 @@ export interface PlanningOptions {
 
 /** Things must have been as they are for this long before a plan is committed by itself. */
 const quietMs = 2_000;
+/** How long a moved instance waits for its successor to be healthy. */
+const keepMsMax = 120_000;
 /** Instances that will not come by themselves do not stand in for a slot. */
 const goneStates = new Set(['failed', 'unknown']);
 
@@ -65,6 +67,8 @@ export class Planning {
   #autoDueMs = Number.POSITIVE_INFINITY;
   /** What the automatic planner last looked at, since when it has been so, and whether it has acted on it. */
   #autoKey = '';
+  /** Since when an instance waits for its successor on another host. */
+  #keptSince: ReadonlyMap<string, number> = new Map();
   #autoSinceMs = 0;
   #isAutoDone = false;
 
@@ -101,6 +105,36 @@ export class Planning {
     const isSame = samePlacements(this.#placements, outcome.own);
     this.#placements = outcome.own;
     return !isSame;
+  }
+
+  /**
+   * Instances here that the plan has given to another host and that must stay until that one serves: moving is then no
+   * outage. Only for so long, so that a host that never manages does not leave the old one running for ever.
+   */
+  keep(nowMs: number): readonly string[] {
+    const committed = this.#options.committed();
+    if (committed === null) return [];
+    const seen = this.#seen();
+    const mine = this.#reported().filter(({ host }) => host.id === this.#options.self);
+    const kept = mine.flatMap(({ instance }) => {
+      const key = slotKey(instance.serviceId, instance.slot);
+      const target = committed.plan.placements.find(
+        (placement) => slotKey(placement.service, placement.slot) === key,
+      );
+      const isMoving =
+        target !== undefined && target.host !== this.#options.self && instance.state === 'running';
+      const isThere =
+        seen.get(key)?.some((one) => one.host === target?.host && one.isHealthy) === true;
+      return isMoving &&
+        !isThere &&
+        !this.#placements.some((own) => slotKey(own.service, own.slot) === key)
+        ? [instance.instance]
+        : [];
+    });
+    this.#keptSince = new Map(
+      kept.map((instance) => [instance, this.#keptSince.get(instance) ?? nowMs]),
+    );
+    return kept.filter((instance) => nowMs - (this.#keptSince.get(instance) ?? nowMs) < keepMsMax);
   }
 
   /** What this host must run. */
@@ -149,7 +183,7 @@ export class Planning {
   }
 
   /** Null while nothing was ever committed: then nothing on this host is ours to change. */
-  view(advertise: string): DesiredView | null {
+  view(advertise: string, nowMs: number): DesiredView | null {
     const committed = this.#options.committed();
     const { clusterId, self, crypto } = this.#options;
     const host = this.#options.hosts().find((one) => one.id === self);
@@ -159,6 +193,7 @@ export class Planning {
       env: this.#options.env(),
       self: { id: self, name: host.name, meta: host.meta, advertise },
       placements: this.#placements,
+      keep: this.keep(nowMs),
       inputs: committed.inputs,
       live: this.#live(committed),
       sha256: (bytes) => crypto.sha256(bytes),

@@ -38,6 +38,8 @@ export interface RenderInput {
   };
   /** What runs here: own and taken slots. */
   readonly placements: readonly Placement[];
+  /** Instances to leave alone although they are not placed here. */
+  readonly keep: readonly string[];
   readonly inputs: PlanInputs;
   readonly live: readonly LiveInstance[];
   sha256(bytes: Uint8Array): Uint8Array;
@@ -59,7 +61,7 @@ export function renderView(input: RenderInput): DesiredView {
     advertise: input.self.advertise,
     virtualAddress: virtualAddressOf(input.clusterId),
     instances: inStartOrder(instances),
-    keep: [],
+    keep: input.keep,
     routes: renderRoutes(input, numbers),
   };
 }

@@ -3,7 +3,7 @@
  * Pure; planner, names, CLI and API all use this and nothing else.
  */
 import { compareText } from '../../crdt/codec.ts';
-import type { HostId, NodeId } from '../../crdt/ids.ts';
+import type { NodeId } from '../../crdt/ids.ts';
 import type {
   HostFact,
   HostSettings,
@@ -72,8 +72,4 @@ function capacityOf(inventory: Partial<InventoryFact> | null): HostView['capacit
   if (typeof cpu !== 'number' || typeof memoryBytes !== 'number') return null;
   const step = 64 << 20;
   return { cpu, memoryBytes: Math.floor(memoryBytes / step) * step };
-}
-
-export function hostById(hosts: readonly HostView[], id: HostId): HostView | null {
-  return hosts.find((host) => host.id === id) ?? null;
 }

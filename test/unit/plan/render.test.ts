@@ -45,6 +45,7 @@ function view(specs: Partial<ServiceSpec>[], more: Partial<RenderInput> = {}) {
     self: { id: hostId(0), name: 'h0', meta: { dc: 'east' }, advertise: '10.0.0.0' },
     placements: services.map((service) => placementOf(service)),
     inputs: inputsOf(services, [hostOf(0), hostOf(1)], { numbers }),
+    keep: [],
     live: [],
     sha256,
     ...more,
