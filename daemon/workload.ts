@@ -8,7 +8,10 @@ import { inventoryPlugin } from '../plugins/inventory/inventory.ts';
 import type { RunningInventory } from '../plugins/inventory/inventory.ts';
 import { namesPlugin } from '../plugins/names/names.ts';
 import type { RunningNames } from '../plugins/names/names.ts';
-import type { Blobs, ContainerRuntime, ReconcileOutcome } from '../plugins/api.ts';
+import { referencedBlobs } from '../plugins/docker/manifest.ts';
+import type { ContainerRuntime, ReconcileOutcome } from '../plugins/api.ts';
+import type { Hash } from '../crdt/ids.ts';
+import type { BlobTransfer } from './net/blob-transfer.ts';
 import { ClusterError } from './errors.ts';
 import type { Member } from './member.ts';
 import type { Config } from './config.ts';
@@ -20,7 +23,7 @@ import type { Store } from './store/open-store.ts';
 export interface WorkloadOptions {
   readonly member: Member;
   readonly store: Store;
-  readonly blobs: Blobs;
+  readonly blobs: BlobTransfer;
   readonly config: Config;
   readonly clock: Clock;
   readonly random: Random;
@@ -31,6 +34,9 @@ export interface WorkloadOptions {
 
 /** Facts that others and the operations read; a plugin publishes under its own name. */
 const dockerName = 'docker';
+/** Blobs that no image of the environment needs any more go after the grace, looked at so often. */
+const collectEveryMs = 10 * 60_000;
+const blobGraceMs = 60 * 60_000;
 /** Changes within this time are looked at together. */
 const lookDelayMs = 20;
 
@@ -43,6 +49,7 @@ export class Workload {
   #names: RunningNames | null = null;
   #stopListening: () => void = () => {};
   #lookTimer: Timer | null = null;
+  #collectTimer: Timer | null = null;
   /** What the plugins were last asked for. */
   #viewKey = '';
 
@@ -94,6 +101,34 @@ export class Workload {
     });
     this.#stopListening = member.node.onChange(() => this.#lookAgain());
     this.#reconciler.request();
+    this.#scheduleCollection();
+  }
+
+  #scheduleCollection(): void {
+    this.#collectTimer = this.#options.clock.setTimer(collectEveryMs, () => {
+      const { blobs, log } = this.#options;
+      const referenced = this.#referencedBlobs();
+      blobs
+        .collect((hash) => referenced.has(hash), blobGraceMs)
+        .then(
+          ({ removed, freedBytes }) => {
+            if (removed > 0) log.info('blobs.collected', { removed, freedBytes });
+          },
+          (error: unknown) => log.warn('blobs.not-collected', { error: String(error) }),
+        );
+      this.#scheduleCollection();
+    });
+  }
+
+  /** Of every image that a service may still name and of every image that is committed. */
+  #referencedBlobs(): ReadonlySet<Hash> {
+    const { member, blobs } = this.#options;
+    const named = [...member.node.envView().images.values()];
+    const committed = member.node.committedPlan()?.inputs.images ?? [];
+    return referencedBlobs(
+      blobs,
+      [...named, ...committed].map((image) => image.manifest),
+    );
   }
 
   /**
@@ -116,6 +151,7 @@ export class Workload {
   async stop(): Promise<void> {
     this.#stopListening();
     this.#lookTimer?.cancel();
+    this.#collectTimer?.cancel();
     await this.#reconciler?.stop();
     await this.#host.stop();
   }
