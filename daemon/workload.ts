@@ -149,19 +149,22 @@ export class Workload {
 
   /** Everything keeps running. */
   async stop(): Promise<void> {
-    this.#stopListening();
-    this.#lookTimer?.cancel();
-    this.#collectTimer?.cancel();
-    await this.#reconciler?.stop();
+    await this.#rest();
     await this.#host.stop();
   }
 
   /** Removes what we own on this host; returns what could not be removed. */
   async purge(signal: AbortSignal): Promise<readonly string[]> {
+    await this.#rest();
+    return this.#host.purge(signal);
+  }
+
+  async #rest(): Promise<void> {
     this.#stopListening();
+    this.#lookTimer?.cancel();
+    this.#collectTimer?.cancel();
     await this.#reconciler?.stop();
     this.#reconciler = null;
-    return this.#host.purge(signal);
   }
 
   get runtime(): ContainerRuntime | null {
@@ -194,7 +197,8 @@ export class Workload {
       log.warn('reconcile.failed', {
         plugin,
         item: failure.item,
-        code: failure.code,
+        // Not `code`: the log hides what may be an invitation's.
+        failure: failure.code,
         reason: failure.message,
       });
     if (this.#reconciler?.hasRun() === true) member.markReady();
