@@ -139,11 +139,14 @@ export class Plans {
       this.#noteLoser(pointer, hash);
       return 'known';
     }
+    const isNews = !this.#candidates.has(hash);
     const candidate = this.#candidates.get(hash) ?? { signed, hash, pointer, blobs: new Map() };
     this.#candidates.set(hash, candidate);
     this.#dropLowestCandidate();
     for (const [name, bytes] of blobs) candidate.blobs.set(name, bytes);
-    return this.#tryAdopt(candidate);
+    const outcome = this.#tryAdopt(candidate);
+    // What is passed on each time it is heard goes round for ever.
+    return outcome === 'waiting-for-blobs' && !isNews ? 'known' : outcome;
   }
 
   /** After the roster, rights or a document changed. */
