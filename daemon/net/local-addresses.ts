@@ -12,7 +12,7 @@ export interface LocalAddress {
 
 /** Interfaces of container engines and the like: their addresses mean another host elsewhere. */
 const virtualInterface =
-  /^(docker|br-|veth|trellis|virbr|cni|flannel|cali|tunl|kube|podman|lxc|dummy)/;
+  /^(docker|br-|veth|trellis|tr-[0-9a-f]{12}$|virbr|cni|flannel|cali|tunl|kube|podman|lxc|dummy)/;
 
 /** Usable addresses, sorted, IPv4 first; without loopback, link-local and container networks. */
 export function localAddresses(): readonly LocalAddress[] {

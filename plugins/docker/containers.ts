@@ -106,6 +106,8 @@ export class Containers {
 
   async #work(view: DesiredView, batch: Batch, signal: AbortSignal): Promise<void> {
     if (this.#engine.state !== 'ok' && (await this.#engine.ping()) !== 'ok') {
+      // A member without an engine that is to run nothing lacks nothing: nobody waits for it.
+      if (view.instances.length === 0 && !this.#network.hasBeenUsed) return;
       throw unreachable(this.#engine.endpoint, this.#engine.reason);
     }
     if (await this.#network.ensure()) batch.changes.push(`network ${this.#network.name} created`);

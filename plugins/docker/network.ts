@@ -56,6 +56,11 @@ export class Network {
     this.#allocation = checkAllocation(readJson(this.#path));
   }
 
+  /** False: this host has never had containers of ours. */
+  get hasBeenUsed(): boolean {
+    return this.#allocation !== null;
+  }
+
   /** Address of an instance, null before it was allocated. */
   addressOf(instance: string): string | null {
     return this.#allocation?.addresses[instance] ?? null;
