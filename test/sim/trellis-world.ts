@@ -25,7 +25,7 @@ export class TrellisWorld extends World<TrellisSimNode> {
       roles?: readonly string[];
     },
   ) {
-    const crypto = new SimCrypto();
+    const crypto = options.crypto ?? new SimCrypto();
     const kit = new ClusterKit(crypto, { label: `seed ${options.seed}` });
     const kitHosts: KitHost[] = [];
     const engines: SimEngine[] = [];

@@ -57,6 +57,8 @@ export interface WorldOptions<N extends SimNode> {
   /** Clocks run at 1 ± this; 0.0002 is a bad quartz, 0.05 a broken virtual machine. */
   readonly driftMax?: number;
   readonly wallOffsetMsMax?: number;
+  /** Default: the cheap one of the simulator; real signatures where their cost is measured. */
+  readonly crypto?: Crypto;
   /** Gets every log line. */
   readonly print?: (line: string) => void;
 }
@@ -78,10 +80,11 @@ export class World<N extends SimNode> {
   readonly #disks: SimDisk[] = [];
   readonly #keySeeds: Uint8Array[] = [];
   readonly #nodes: (N | null)[] = [];
-  readonly #crypto = new SimCrypto();
+  readonly #crypto: Crypto;
 
   constructor(options: WorldOptions<N>) {
     this.#options = options;
+    this.#crypto = options.crypto ?? new SimCrypto();
     this.seed = options.seed;
     const root = new SimRandom(options.seed);
     this.random = root.fork('scenario');
