@@ -311,8 +311,18 @@ export class Planning {
       const isPlanned = planned.get(slotKey(instance.serviceId, instance.slot)) === host.id;
       const isHealthy = instance.health === 'none' || instance.health === 'healthy';
       const { service, slot, address } = instance;
+      const isSuspect = host.liveness === 'suspect';
       return [
-        { service, slot, host: host.id, hostAddress: host.address, address, isHealthy, isPlanned },
+        {
+          service,
+          slot,
+          host: host.id,
+          hostAddress: host.address,
+          address,
+          isHealthy,
+          isSuspect,
+          isPlanned,
+        },
       ];
     });
   }

@@ -23,6 +23,8 @@ export interface LiveInstance {
   /** The container's own address on its host. */
   readonly address: string | null;
   readonly isHealthy: boolean;
+  /** Its host does not answer at the moment but is not given up. */
+  readonly isSuspect: boolean;
   /** Its host is the one that the plan names. */
   readonly isPlanned: boolean;
 }
@@ -167,7 +169,10 @@ function inStartOrder(instances: readonly DesiredInstance[]): readonly DesiredIn
   return out;
 }
 
-/** Traffic goes to healthy instances; to all running ones when none is healthy; to successors only when no planned one is there. */
+/**
+ * Traffic goes to healthy instances, to all running ones when none is healthy; past hosts that are suspected while others
+ * are there, which spares most requests to a host that has just died; to successors only when no planned one is there.
+ */
 function renderRoutes(
   input: RenderInput,
   numbers: ReadonlyMap<string, number>,
@@ -210,8 +215,19 @@ function renderRoutes(
 }
 
 function targetsOf(live: readonly LiveInstance[]): readonly LiveInstance[] {
-  const healthy = live.filter((instance) => instance.isHealthy);
-  const usable = healthy.length > 0 ? healthy : live;
-  const planned = usable.filter((instance) => instance.isPlanned);
-  return planned.length > 0 ? planned : usable;
+  return narrowed(live, [
+    (instance) => instance.isHealthy,
+    (instance) => !instance.isSuspect,
+    (instance) => instance.isPlanned,
+  ]);
+}
+
+/** Each wish holds as long as somebody meets it together with those before. */
+function narrowed<T>(items: readonly T[], wishes: readonly ((item: T) => boolean)[]): readonly T[] {
+  let left = items;
+  for (const wish of wishes) {
+    const meeting = left.filter(wish);
+    if (meeting.length > 0) left = meeting;
+  }
+  return left;
 }

@@ -29,6 +29,7 @@ function live(service: string, host: number, more: Partial<LiveInstance> = {}): 
     hostAddress: `10.0.0.${host}`,
     address: `172.31.0.${host + 2}`,
     isHealthy: true,
+    isSuspect: false,
     isPlanned: true,
     ...more,
   };
@@ -128,6 +129,12 @@ describe('where a service is reached', () => {
       local: ['172.31.0.2'],
       remote: ['10.0.0.1', '10.0.0.2'],
     });
+  });
+
+  test('[trellis:R8] a suspected host gets no traffic while another is there', () => {
+    const suspected = live('s0', 2, { isSuspect: true });
+    expect(routeOf([suspected, live('s0', 1)])?.remote).toEqual(['10.0.0.1']);
+    expect(routeOf([suspected])?.remote).toEqual(['10.0.0.2']);
   });
 
   test('healthy before unwell, planned before successors, anything before nothing', () => {
