@@ -84,6 +84,8 @@ export class Replica {
   readonly #options: ReplicaOptions;
   #fresh: Entry[] = [];
   readonly #sinceSnapshot = new Map<DocName, number>();
+  /** Members that an alarm was raised for. */
+  #quarantined: ReadonlySet<NodeId> = new Set();
   /** Newest plan on disk, by environment. */
   readonly #keptPlans = new Map<string, Hash>();
 
@@ -186,7 +188,7 @@ export class Replica {
     const entry = this.roster.session(session);
     if (entry === null) return null;
     if (this.roster.isRemoved('operator', entry.operatorKey) !== null) return false;
-    if (this.roster.operatorByKey(entry.operatorKey)?.isFirst === true) return true;
+    if (this.roster.isFirstOperator(entry.operatorKey)) return true;
     const cluster = this.documents.document('cluster');
     const grant = (right: string): boolean =>
       cluster.leaf('settings', `/grants/${entry.operatorKey}/${right}`) === true;
@@ -207,7 +209,7 @@ export class Replica {
     this.documents.retry();
     this.plans.retry();
     this.sync.spread({ r: records, e: this.#drain() }, this.#nowMs(), null);
-    this.#options.onChange('roster');
+    this.#onRoster();
     return outcome;
   }
 
@@ -356,7 +358,7 @@ export class Replica {
       this.#takeFact(signed, ageMs, nowMs, isMember),
     );
     const plans = this.#takePlans(push.p ?? [], added.length > 0 || this.#fresh.length > 0);
-    if (added.length > 0) this.#options.onChange('roster');
+    if (added.length > 0) this.#onRoster();
     if (facts.length > 0) this.#options.onChange('facts');
     return { r: records, e: this.#drain(), f: facts, p: plans };
   }
@@ -393,6 +395,23 @@ export class Replica {
         this.#options.ports.log.warn('replication.plan-not-saved', { env, error: error.message });
     });
     this.#options.onChange('plan');
+  }
+
+  #onRoster(): void {
+    this.#options.onChange('roster');
+    const quarantined = this.roster.quarantined().map((entry) => entry.node);
+    const isNews = quarantined.some((node) => !this.#quarantined.has(node));
+    this.#quarantined = new Set(quarantined);
+    if (!isNews) return;
+    const names = this.roster
+      .quarantined()
+      .map(({ record, node }) => `${record.name} (${node.slice(0, 8)})`);
+    this.#options.onEvent(
+      'member.quarantined',
+      'alarm',
+      `kept out, because their invitation was used up or their host id is another's: ${names.slice(0, 8).join(', ')}`,
+      { hosts: quarantined.slice(0, 8) },
+    );
   }
 
   #onEnvelopes(

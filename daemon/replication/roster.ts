@@ -2,8 +2,9 @@
  * Who is who: a grow-only set of signed records that proves itself from the authority's key.
  *
  * Replicated before everything else and independent of arrival order: a record whose issuer is not here yet is parked
- * and looked at again after every addition, so any two rosters with the same records agree on everything. Nothing is
- * ever taken out; a removal is one more record. Sizes are bounded by `recordsMax` and `parkedMax`.
+ * under what it waits for and looked at again when that arrives, so any two rosters with the same records agree on
+ * everything. Nothing is ever taken out; a removal is one more record. Sizes are bounded by `rosterRecordsMax`,
+ * `recordBytesMax` and `parkedMax`.
  *
  * What we do not do here: judge rights as of a point in history and undo what a revoked author did. Their fields
  * (`heads`) are carried from the first version.
@@ -47,19 +48,26 @@ export interface SessionEntry {
 
 /** Bounds: a full roster refuses strangers' records rather than growing without end. */
 export const rosterRecordsMax = 200_000;
-const parkedMax = 10_000;
+/** The largest real ones carry a certificate or a sealed key: a few kB. */
+const recordBytesMax = 64 << 10;
+/** Nobody has vouched for what waits: beyond it the oldest is left to be fetched again. */
+const parkedMax = 2_000;
 
 export class Roster {
   readonly clusterId: ClusterId;
   readonly #crypto: Crypto;
   readonly #records = new Map<Hash, SignedBytes>();
-  readonly #parked = new Map<Hash, SignedBytes>();
+  readonly #parked = new Map<Hash, Parked>();
+  /** What is waited for, to the parked records that do. */
+  readonly #waiting = new Map<string, Set<Hash>>();
   #authority: AuthorityRecord | null = null;
   readonly #operators = new Map<string, { record: OperatorRecord; hash: Hash }>();
+  /** Keys that the authority named first operator: a later record of theirs does not take that away. */
+  readonly #firstOperators = new Set<string>();
   readonly #sessions = new Map<SessionId, SessionEntry>();
-  readonly #invites = new Map<string, InviteRecord>();
+  readonly #invites = new Map<string, { record: InviteRecord; hash: Hash }>();
   readonly #members = new Map<NodeId, MemberEntry>();
-  readonly #removals = new Map<string, RemovalRecord>();
+  readonly #removals = new Map<string, { record: RemovalRecord; hash: Hash }>();
   #digest: Hash | null = null;
   #active: ReadonlyMap<NodeId, MemberEntry> | null = null;
   #quarantined: readonly MemberEntry[] = [];
@@ -73,24 +81,21 @@ export class Roster {
   accept(signed: SignedBytes): RosterOutcome {
     const first = this.#acceptOne(signed);
     if (first.kind !== 'added') return first;
-    const hashes = [...first.hashes];
-    for (let again = true; again;) {
-      again = false;
-      // A copy: what still waits is put back while we go.
-      const waiting = Array.from(this.#parked);
-      for (const [hash, parked] of waiting) {
-        this.#parked.delete(hash);
+    const hashes: Hash[] = [first.hash];
+    const arrived = [first.key];
+    for (let key = arrived.pop(); key !== undefined; key = arrived.pop()) {
+      for (const parked of this.#takeWaiting(key)) {
         const outcome = this.#acceptOne(parked);
-        if (outcome.kind === 'added') {
-          hashes.push(...outcome.hashes);
-          again = true;
-        }
+        if (outcome.kind !== 'added') continue;
+        hashes.push(outcome.hash);
+        arrived.push(outcome.key);
       }
     }
     return { kind: 'added', hashes };
   }
 
-  #acceptOne(signed: SignedBytes): RosterOutcome {
+  #acceptOne(signed: SignedBytes): OneOutcome {
+    if (signed.length > recordBytesMax) return { kind: 'rejected', reason: 'too large' };
     const opened = open(signed);
     if (opened === null) return { kind: 'rejected', reason: 'no record' };
     if (opened.record.clusterId !== this.clusterId)
@@ -100,19 +105,45 @@ export class Roster {
     if (this.#records.size >= rosterRecordsMax) return { kind: 'rejected', reason: 'roster full' };
     const verdict = this.#verify(opened);
     if (verdict === 'ok') {
-      this.#index(opened, hash);
+      this.#unpark(hash);
+      const key = this.#index(opened, hash);
       this.#records.set(hash, signed);
       this.#digest = null;
       this.#active = null;
-      return { kind: 'added', hashes: [hash] };
+      return { kind: 'added', hash, key };
     }
     if (verdict.wait === undefined) return { kind: 'rejected', reason: verdict.reason };
-    if (!this.#parked.has(hash) && this.#parked.size >= parkedMax) {
-      const oldest = this.#parked.keys().next().value;
-      if (oldest !== undefined) this.#parked.delete(oldest);
-    }
-    this.#parked.set(hash, signed);
+    this.#park(hash, { signed, wait: verdict.wait });
     return { kind: 'parked', reason: verdict.wait };
+  }
+
+  /** Two copies of one payload with different signatures park under one name: the newer stands, either may be genuine. */
+  #park(hash: Hash, parked: Parked): void {
+    this.#unpark(hash);
+    if (this.#parked.size >= parkedMax) {
+      const oldest = this.#parked.keys().next().value;
+      if (oldest !== undefined) this.#unpark(oldest);
+    }
+    this.#parked.set(hash, parked);
+    const waiting = this.#waiting.get(parked.wait);
+    if (waiting === undefined) this.#waiting.set(parked.wait, new Set([hash]));
+    else waiting.add(hash);
+  }
+
+  #unpark(hash: Hash): void {
+    const parked = this.#parked.get(hash);
+    if (parked === undefined) return;
+    this.#parked.delete(hash);
+    const waiting = this.#waiting.get(parked.wait);
+    waiting?.delete(hash);
+    if (waiting?.size === 0) this.#waiting.delete(parked.wait);
+  }
+
+  #takeWaiting(key: string): readonly SignedBytes[] {
+    const hashes = [...(this.#waiting.get(key) ?? [])];
+    const out = hashes.flatMap((hash) => this.#parked.get(hash)?.signed ?? []);
+    for (const hash of hashes) this.#unpark(hash);
+    return out;
   }
 
   // ---- What others ask ----------------------------------------------------------------------------------------
@@ -136,7 +167,7 @@ export class Roster {
   }
 
   invites(): readonly InviteRecord[] {
-    return [...this.#invites.values()];
+    return [...this.#invites.values()].map((entry) => entry.record);
   }
 
   /** Admitted, not removed, not surplus. Sorted by node. */
@@ -145,7 +176,7 @@ export class Roster {
     return this.#active;
   }
 
-  /** More hosts than their invite had uses: kept out, with an alarm, until an operator removes or re-invites them. */
+  /** More hosts than their invite had uses, or another host's id: kept out until an operator removes or re-invites them. */
   quarantined(): readonly MemberEntry[] {
     this.members();
     return this.#quarantined;
@@ -160,7 +191,7 @@ export class Roster {
   }
 
   isRemoved(subject: RemovalRecord['subject'], id: string): RemovalRecord | null {
-    return this.#removals.get(`${subject}/${id}`) ?? null;
+    return this.#removals.get(`${subject}/${id}`)?.record ?? null;
   }
 
   records(): ReadonlyMap<Hash, SignedBytes> {
@@ -180,10 +211,9 @@ export class Roster {
     return this.#digest;
   }
 
-  /** True when the operator behind the session may do this; 'unknown' while its records are not here. */
-  isFirstOperator(session: SessionId): boolean {
-    const entry = this.#sessions.get(session);
-    return entry !== undefined && this.#operators.get(entry.operatorKey)?.record.isFirst === true;
+  /** Named by the authority: admin of everything. */
+  isFirstOperator(key: string): boolean {
+    return this.#firstOperators.has(key);
   }
 
   // ---- Verification -------------------------------------------------------------------------------------------
@@ -235,14 +265,15 @@ export class Roster {
     if (opened.record.startedAt > login.record.expiresAt)
       return { reason: 'session after its login expired' };
     const operator = this.#operators.get(hex(login.record.operator));
-    if (operator === undefined) return { reason: '', wait: 'operator' };
+    if (operator === undefined)
+      return { reason: '', wait: `operator/${hex(login.record.operator)}` };
     const loginVerdict = this.#signedBy(login, operator.record.publicKey);
     return loginVerdict === 'ok' ? this.#signedBy(opened, login.record.loginKey) : loginVerdict;
   }
 
   #verifyBySession(opened: Opened, session: SessionId): Verdict {
     const entry = this.#sessions.get(session);
-    if (entry === undefined) return { reason: '', wait: 'session' };
+    if (entry === undefined) return { reason: '', wait: `session/${session}` };
     return this.#signedBy(opened, entry.record.sessionKey);
   }
 
@@ -260,11 +291,13 @@ export class Roster {
       return this.#signedBy(opened, this.#authority.publicKey);
     }
     if (record.invite === undefined) return { reason: 'admitted without an invite' };
-    const invite = this.#invites.get(record.invite);
-    if (invite === undefined) return { reason: '', wait: 'invite' };
+    const invite = this.#invites.get(record.invite)?.record;
+    if (invite === undefined) return { reason: '', wait: `invite/${record.invite}` };
     if (record.env !== invite.env) return { reason: 'environment differs from the invite' };
+    if (record.roles.some((role) => !invite.roles.includes(role)))
+      return { reason: 'roles beyond the invite' };
     if (!this.#members.has(hex(record.admittedBy) as NodeId))
-      return { reason: '', wait: 'admitting member' };
+      return { reason: '', wait: `member/${hex(record.admittedBy)}` };
     return this.#signedBy(opened, record.admittedBy);
   }
 
@@ -273,7 +306,7 @@ export class Roster {
     if (record.by !== 'self') return this.#verifyBySession(opened, record.by as SessionId);
     if (record.subject !== 'member') return { reason: 'only a member can remove itself' };
     const member = this.#members.get(record.id as NodeId);
-    if (member === undefined) return { reason: '', wait: 'member' };
+    if (member === undefined) return { reason: '', wait: `member/${record.id}` };
     return this.#signedBy(opened, member.record.hostKey);
   }
 
@@ -285,20 +318,35 @@ export class Roster {
 
   // ---- Index --------------------------------------------------------------------------------------------------
 
-  #index(opened: Opened, hash: Hash): void {
+  /** Returns the name under which others wait for it. */
+  #index(opened: Opened, hash: Hash): string {
     const { record } = opened;
-    if (record.kind === 'authority') this.#authority = record;
-    else if (record.kind === 'operator') this.#indexOperator(record, hash);
-    else if (record.kind === 'session') this.#indexSession(record, opened.signed);
-    else if (record.kind === 'invite') this.#invites.set(record.id, record);
-    else if (record.kind === 'member') this.#indexMember(record, hash);
-    else if (record.kind === 'removal')
-      this.#removals.set(`${record.subject}/${record.id}`, record);
+    switch (record.kind) {
+      case 'authority':
+        this.#authority = record;
+        return 'authority';
+      case 'operator':
+        this.#indexOperator(record, hash);
+        return `operator/${hex(record.publicKey)}`;
+      case 'session':
+        return `session/${this.#indexSession(record, opened.signed)}`;
+      case 'invite':
+        this.#indexInvite(record, hash);
+        return `invite/${record.id}`;
+      case 'member':
+        this.#indexMember(record, hash);
+        return `member/${hex(record.hostKey)}`;
+      default:
+        invariant(record.kind === 'removal', 'only roster records are verified');
+        this.#indexRemoval(record, hash);
+        return `removal/${record.id}`;
+    }
   }
 
   /** Replaceable by seq; equal seqs by hash, so that every roster keeps the same one. */
   #indexOperator(record: OperatorRecord, hash: Hash): void {
     const key = hex(record.publicKey);
+    if (record.isFirst) this.#firstOperators.add(key);
     const known = this.#operators.get(key);
     if (
       known !== undefined &&
@@ -308,11 +356,24 @@ export class Roster {
     this.#operators.set(key, { record, hash });
   }
 
-  #indexSession(record: SessionRecord, signed: SignedBytes): void {
+  #indexSession(record: SessionRecord, signed: SignedBytes): SessionId {
     const id = sessionIdOf(record.sessionKey, this.#crypto);
     const login = openAs('login', record.login);
     invariant(login !== null, 'a verified session carries its login');
     this.#sessions.set(id, { id, signed, operatorKey: hex(login.record.operator), record });
+    return id;
+  }
+
+  /** Of two under one id (only a lying author makes them) the lower hash stands, everywhere. */
+  #indexInvite(record: InviteRecord, hash: Hash): void {
+    const known = this.#invites.get(record.id);
+    if (known === undefined || known.hash > hash) this.#invites.set(record.id, { record, hash });
+  }
+
+  #indexRemoval(record: RemovalRecord, hash: Hash): void {
+    const key = `${record.subject}/${record.id}`;
+    const known = this.#removals.get(key);
+    if (known === undefined || known.hash > hash) this.#removals.set(key, { record, hash });
   }
 
   /** Two admissions of one key (through two members at once): the lower hash stands, everywhere. */
@@ -323,22 +384,31 @@ export class Roster {
     this.#members.set(node, { node, host: record.hostId as HostId, record, hash });
   }
 
+  /** By hash, founders first, so that every roster leaves out the same ones: surplus uses, and twins of a host id. */
   #activeMembers(): ReadonlyMap<NodeId, MemberEntry> {
     const active = new Map<NodeId, MemberEntry>();
     const uses = new Map<string, number>();
-    const surplus: MemberEntry[] = [];
-    for (const entry of [...this.#members.values()].toSorted((a, b) =>
-      compareText(a.hash, b.hash),
-    )) {
-      const invite = entry.record.invite;
-      const used = (invite === undefined ? 0 : (uses.get(invite) ?? 0)) + 1;
+    const hosts = new Set<HostId>();
+    const left: MemberEntry[] = [];
+    const isFounder = (entry: MemberEntry): boolean => entry.record.invite === undefined;
+    const sorted = [...this.#members.values()].toSorted(
+      (a, b) => Number(isFounder(b)) - Number(isFounder(a)) || compareText(a.hash, b.hash),
+    );
+    for (const entry of sorted) {
+      const { invite } = entry.record;
+      const used = invite === undefined ? 0 : (uses.get(invite) ?? 0) + 1;
       if (invite !== undefined) uses.set(invite, used);
-      const isSurplus = invite !== undefined && used > (this.#invites.get(invite)?.uses ?? 0);
+      const isSurplus =
+        invite !== undefined && used > (this.#invites.get(invite)?.record.uses ?? 0);
       if (this.isRemoved('member', entry.node) !== null) continue;
-      if (isSurplus) surplus.push(entry);
-      else active.set(entry.node, entry);
+      if (isSurplus || hosts.has(entry.host)) {
+        left.push(entry);
+      } else {
+        active.set(entry.node, entry);
+        hosts.add(entry.host);
+      }
     }
-    this.#quarantined = surplus;
+    this.#quarantined = left;
     return new Map([...active].toSorted(([a], [b]) => compareText(a, b)));
   }
 
@@ -347,7 +417,17 @@ export class Roster {
   }
 }
 
+/** `wait`: what must arrive before this can be judged. */
 type Verdict = 'ok' | { readonly reason: string; readonly wait?: string };
+
+interface Parked {
+  readonly signed: SignedBytes;
+  readonly wait: string;
+}
+
+type OneOutcome =
+  | { readonly kind: 'added'; readonly hash: Hash; readonly key: string }
+  | Exclude<RosterOutcome, { readonly kind: 'added' }>;
 
 export function sessionIdOf(sessionKey: Uint8Array, crypto: Crypto): SessionId {
   return hex(crypto.sha256(sessionKey)).slice(0, 32) as SessionId;
