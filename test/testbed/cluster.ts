@@ -76,11 +76,16 @@ export class TestCluster {
   async startDaemon(index: number, args: readonly string[] = []): Promise<HostProcess> {
     const host = this.bed.host(index);
     const daemon = await host.spawn(['trellis', 'daemon', ...args], { label: 'trellis' });
-    this.#daemons.set(host, daemon);
+    this.keepDaemon(host, daemon);
     await eventually(async () => (await this.trellis(index, ['info', '--json'])).code === 0, {
       withinMs: 30_000,
     });
     return daemon;
+  }
+
+  /** For those who start it in another way. */
+  protected keepDaemon(host: LocalHost, daemon: HostProcess): void {
+    this.#daemons.set(host, daemon);
   }
 
   daemon(index: number): HostProcess {

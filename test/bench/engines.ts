@@ -1,0 +1,296 @@
+/** Rows of three hosts with real engines. First ours, then Docker Swarm on the same engines with the same image. */
+import { spawnSync } from 'node:child_process';
+import { performance } from 'node:perf_hooks';
+import { eventually, measureFor } from '../await.ts';
+import {
+  measureCalm,
+  noted,
+  watchLoad,
+  type BenchContext,
+  type Measured,
+  type RowFamily,
+} from './context.ts';
+import { BundleCluster, call, untilReady, useOf, type ProcessUse } from './daemons.ts';
+import { hostRunning, image, spreadImage, untilRunning } from './engine-api.ts';
+import { powerCutUntilAnswer } from './failover.ts';
+import { figureOf, isWithin, type Figure } from './row.ts';
+import { Swarm } from './swarm.ts';
+
+const hostCount = 3;
+const indexes = [0, 1, 2];
+
+export const engineFamily: RowFamily = {
+  ids: ['rss-idle', 'cpu-idle', 'status', 'ready', 'apply-30', 'failover-shared'],
+  run: async (context) => {
+    context.say('three hosts with engines');
+    const cluster = await BundleCluster.make(context, {
+      hosts: hostCount,
+      engines: true,
+      ownBundles: true,
+      roles: ['web'],
+    });
+    try {
+      await spreadImage(cluster.bed.hosts);
+      await cluster.json(0, ['image', 'push', image]);
+      await idleAndStart(context, cluster);
+      if (context.wants('apply-30') || context.wants('failover-shared'))
+        await againstSwarm(context, cluster);
+    } finally {
+      await cluster.destroy();
+    }
+  },
+};
+
+// ---- A cluster at rest ------------------------------------------------------------------------------------------
+
+const idleService = `  idle: { role: web, image: "${image}", count: { perHost: { min: 1, max: 1 } } }`;
+
+async function applyServices(cluster: BundleCluster, lines: readonly string[]): Promise<void> {
+  const services = lines.length === 0 ? 'services: {}' : `services:\n${lines.join('\n')}`;
+  await cluster.mustApply(0, `apiVersion: trellis/v1\nroles: { web: {} }\n${services}\n`, [
+    '--prune',
+    '--yes',
+  ]);
+}
+
+async function idleAndStart(context: BenchContext, cluster: BundleCluster): Promise<void> {
+  await applyServices(cluster, [idleService]);
+  await untilRunning(cluster.bed.hosts, '-idle-', hostCount, 60_000);
+  if (context.wants('rss-idle') || context.wants('cpu-idle')) await idle(context, cluster);
+  if (context.wants('status'))
+    context.report('status', await measureCalm(async () => status(context, cluster)));
+  if (context.wants('ready'))
+    context.report('ready', await measureCalm(() => ready(context, cluster)));
+}
+
+/** A container on each host; nobody asks anything. Both rows from one window. */
+async function idle(context: BenchContext, cluster: BundleCluster): Promise<void> {
+  const settleMs = context.pick(30_000, 10_000);
+  const windowMs = context.pick(60_000, 20_000);
+  const uses = (): Promise<ProcessUse[]> =>
+    Promise.all(indexes.map((index) => useOf(cluster.bed.host(index), cluster.daemon(index).pid)));
+  await measureFor(settleMs);
+  const { result, load } = await watchLoad(async () => {
+    const before = await uses();
+    const startMs = performance.now();
+    await measureFor(windowMs);
+    return { before, after: await uses(), tookMs: performance.now() - startMs };
+  });
+  const { before, after, tookMs } = result;
+  if (context.wants('rss-idle')) {
+    const ours = figureOf(after.map((use) => use.pssMegabytes));
+    const anonymous = figureOf(after.map((use) => use.anonymousMegabytes));
+    const note = `each daemon has a bundle of its own, as on a machine of its own; ${anonymous.median} MB of it anonymous; one container per host; ${load.words}`;
+    context.report('rss-idle', { ours, ok: isWithin(ours, 130), note });
+  }
+  if (context.wants('cpu-idle')) {
+    const shares = after.map((use, i) => (100 * (use.cpuMs - (before[i]?.cpuMs ?? 0))) / tookMs);
+    const ours = figureOf(shares);
+    const note = `over ${windowMs / 1_000} s, with the programs it runs; one container per host; ${load.words}`;
+    context.report('cpu-idle', { ours, ok: isWithin(ours, 1), note });
+  }
+}
+
+/** From the start of the program to its end, run on this machine against the socket of a host. */
+function status(context: BenchContext, cluster: BundleCluster): Measured {
+  const command = `${cluster.bed.host(0).rootPath}/opt/trellis/bin/trellis`;
+  const env = { PATH: process.env['PATH'] ?? '', TRELLIS_SOCKET: cluster.socket(0) };
+  const samples: number[] = [];
+  for (let round = 0; round < context.pick(100, 30) + 3; round++) {
+    const start = performance.now();
+    const { status: code, stderr } = spawnSync(command, ['status'], { env, encoding: 'utf8' });
+    const tookMs = performance.now() - start;
+    if (code !== 0 && code !== 1) throw new Error(`trellis status: ${code} ${stderr}`);
+    if (round >= 3) samples.push(tookMs);
+  }
+  const ours = figureOf(samples);
+  return { ours, ok: isWithin(ours, 150), note: 'release bundle, warm compile cache' };
+}
+
+async function ready(context: BenchContext, cluster: BundleCluster): Promise<Measured> {
+  const samples: number[] = [];
+  const index = 2;
+  for (let round = 0; round < context.pick(20, 8) + 1; round++) {
+    await cluster.stopDaemon(index);
+    const start = performance.now();
+    const [daemon] = await Promise.all([
+      cluster.launch(index),
+      untilReady(cluster.socket(index))
+        .then(() => performance.now() - start)
+        .then((ms) => round > 0 && samples.push(ms)),
+    ]);
+    if (daemon.pid === 0) throw new Error('the daemon has no process id');
+  }
+  await cluster.waitReady(hostCount);
+  const ours = figureOf(samples);
+  const note =
+    'release bundle, warm compile cache; until /healthz says that the member is up, its HTTPS API and its plugins too';
+  return { ours, ok: isWithin(ours, 1_000), note };
+}
+
+// ---- Against Docker Swarm ---------------------------------------------------------------------------------------
+
+const serviceCount = 30;
+const swarmName = 'docker swarm';
+
+async function againstSwarm(context: BenchContext, cluster: BundleCluster): Promise<void> {
+  const wantsApply = context.wants('apply-30');
+  const wantsFailover = context.wants('failover-shared');
+  const applies = context.pick(3, 1);
+  const cuts = context.pick(5, 1);
+  const ours = await watchLoad(async () => ({
+    apply: wantsApply ? await ourApplies(context, cluster, applies) : [],
+    failover: wantsFailover ? await ourFailovers(context, cluster, cuts) : [],
+  }));
+  await leaveAll(cluster);
+  context.say('the same with Docker Swarm');
+  const theirs = await watchLoad(async () => {
+    const swarm = await Swarm.form(cluster.bed.hosts);
+    return {
+      apply: wantsApply ? await swarmApplies(context, swarm, applies) : [],
+      failover: wantsFailover ? await swarmFailovers(context, cluster, swarm, cuts) : [],
+    };
+  });
+  const load = `ours at ${ours.load.words}, theirs at ${theirs.load.words}`;
+  const figures = (what: 'apply' | 'failover'): { ours: Figure; theirs: Figure } => ({
+    ours: figureOf(ours.result[what]),
+    theirs: figureOf(theirs.result[what]),
+  });
+  if (wantsApply) context.report('apply-30', noted(judgeApply(figures('apply')), load));
+  if (wantsFailover)
+    context.report('failover-shared', noted(judgeFailover(figures('failover')), load));
+}
+
+function judgeApply({ ours, theirs }: { ours: Figure; theirs: Figure }): Measured {
+  const ok = ours.median !== null && theirs.median !== null && ours.median < theirs.median;
+  const note =
+    'same image on all engines beforehand; ours by one `trellis apply`, theirs by 30 calls of the API of a manager, without overlay networks (so without names for services)';
+  return { ours, peers: { [swarmName]: theirs }, ok, note };
+}
+
+function judgeFailover({ ours, theirs }: { ours: Figure; theirs: Figure }): Measured {
+  const note =
+    'asked every 50 ms; ours under the name and number of the service, theirs at the published port of both hosts that are left; three managers';
+  return { ours, peers: { [swarmName]: theirs }, ok: isWithin(ours, 10), note };
+}
+
+async function ourApplies(
+  context: BenchContext,
+  cluster: BundleCluster,
+  rounds: number,
+): Promise<number[]> {
+  const seconds: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const lines = Array.from(
+      { length: serviceCount },
+      (_, n) =>
+        `  r${round}b${n}: { role: web, image: "${image}", count: { perRole: { min: 1, max: 1 } } }`,
+    );
+    const start = performance.now();
+    await applyServices(cluster, [idleService, ...lines]);
+    const part = `-r${round}b`;
+    await untilRunning(cluster.bed.hosts, part, serviceCount, 300_000);
+    seconds.push((performance.now() - start) / 1_000);
+    context.say(`apply ${seconds.at(-1)?.toFixed(1)} s`);
+    await applyServices(cluster, [idleService]);
+    await untilRunning(cluster.bed.hosts, part, 0, 120_000);
+  }
+  return seconds;
+}
+
+interface ServiceAnswer {
+  readonly address: string;
+  readonly ports: readonly { readonly number: number }[];
+}
+
+/** A service of its own for each round: one slot moves at most three times an hour. */
+async function ourFailovers(
+  context: BenchContext,
+  cluster: BundleCluster,
+  rounds: number,
+): Promise<number[]> {
+  const seconds: number[] = [];
+  const { bed } = cluster;
+  for (let round = 0; round < rounds; round++) {
+    const name = `fail${round}`;
+    await applyServices(cluster, [
+      `  ${name}: { role: web, image: "${image}", count: { perRole: { min: 1, max: 1 } }, ports: [ { name: http, container: 80 } ] }`,
+    ]);
+    await untilRunning(bed.hosts, `-${name}-`, 1, 60_000);
+    const shown = await call<ServiceAnswer>(cluster.socket(0), 'service/show', { service: name });
+    const victim = await hostRunning(bed.hosts, `-${name}-`);
+    const observer = indexes.find((index) => index !== victim) ?? 0;
+    const tookMs = await powerCutUntilAnswer({
+      victim: bed.host(victim),
+      observer: bed.host(observer),
+      urls: [`http://${shown.address}:${shown.ports[0]?.number}/hostname`],
+    });
+    seconds.push(tookMs / 1_000);
+    context.say(`failover ${(tookMs / 1_000).toFixed(1)} s`);
+    await bed.host(victim).boot();
+    await bed.host(victim).startEngine();
+    await cluster.startDaemon(victim);
+    await cluster.waitReady(hostCount);
+    // Edits need a session, and a boot ends it.
+    if (victim === 0) await cluster.login(0);
+  }
+  await applyServices(cluster, []);
+  await untilRunning(bed.hosts, 'trellis-', 0, 120_000);
+  return seconds;
+}
+
+/** Nothing of ours is left to disturb the peer. */
+async function leaveAll(cluster: BundleCluster): Promise<void> {
+  for (const index of indexes.toReversed()) {
+    await cluster.json(index, ['leave', '--yes', '--force']);
+    await cluster.stopDaemon(index);
+  }
+}
+
+async function swarmApplies(
+  context: BenchContext,
+  swarm: Swarm,
+  rounds: number,
+): Promise<number[]> {
+  const seconds: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    seconds.push((await swarm.apply(`r${round}b`, serviceCount)) / 1_000);
+    context.say(`swarm apply ${seconds.at(-1)?.toFixed(1)} s`);
+    await swarm.removeAll();
+  }
+  return seconds;
+}
+
+const swarmPort = 8_080;
+
+async function swarmFailovers(
+  context: BenchContext,
+  cluster: BundleCluster,
+  swarm: Swarm,
+  rounds: number,
+): Promise<number[]> {
+  const seconds: number[] = [];
+  const { bed } = cluster;
+  for (let round = 0; round < rounds; round++) {
+    const name = `fail${round}`;
+    await eventually(() => swarm.createService(name, { port: swarmPort }).then(() => true), {
+      withinMs: 60_000,
+      everyMs: 1_000,
+    });
+    await untilRunning(bed.hosts, name, 1, 120_000);
+    const victim = await hostRunning(bed.hosts, name);
+    const left = indexes.filter((index) => index !== victim);
+    const tookMs = await powerCutUntilAnswer({
+      victim: bed.host(victim),
+      observer: bed.host(left[0] as number),
+      urls: indexes.map((index) => `http://${bed.host(index).ip}:${swarmPort}/hostname`),
+    });
+    seconds.push(tookMs / 1_000);
+    context.say(`swarm failover ${(tookMs / 1_000).toFixed(1)} s`);
+    await bed.host(victim).boot();
+    await bed.host(victim).startEngine();
+    await swarm.untilReady();
+    await swarm.removeAll();
+  }
+  return seconds;
+}
