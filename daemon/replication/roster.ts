@@ -336,10 +336,15 @@ export class Roster {
       case 'member':
         this.#indexMember(record, hash);
         return `member/${hex(record.hostKey)}`;
-      default:
-        invariant(record.kind === 'removal', 'only roster records are verified');
+      case 'removal':
         this.#indexRemoval(record, hash);
         return `removal/${record.id}`;
+      case 'login':
+      case 'envelope':
+      case 'fact':
+      case 'plan':
+      case 'call':
+        throw new Error(`invariant broken: ${record.kind} is no roster record`);
     }
   }
 
