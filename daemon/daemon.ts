@@ -70,6 +70,8 @@ interface Membership {
   readonly hints: readonly PeerHint[];
 }
 
+/** `init` and `join` answer when the host is ready, or after this: an engine may hang. */
+const readyWithinMs = 10_000;
 const blobChunkBytes = 256 << 10;
 
 export class Daemon implements Lifecycle {
@@ -259,6 +261,7 @@ export class Daemon implements Lifecycle {
     await this.#reopenStore();
     await this.#bringUp(membership);
     if (login !== null) this.#member?.logins.begin(login);
+    await this.#member?.whenReady(readyWithinMs);
   }
 
   async #undoOnFailure(act: () => Promise<void>): Promise<void> {

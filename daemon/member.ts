@@ -72,6 +72,7 @@ export class Member implements ClusterAccess {
   #hostFact: HostFact | null = null;
   #lastAddress = '127.0.0.1';
   #isReady = false;
+  readonly #onReady: (() => void)[] = [];
   readonly #bootId = readBootId();
   #state: Partial<Pick<HostFact, 'isLeaving' | 'isDraining' | 'engine' | 'plan' | 'isBusy'>> = {};
 
@@ -177,9 +178,19 @@ export class Member implements ClusterAccess {
     return this.#hostFact;
   }
 
+  /** Resolves once the plugins have looked at this host, or after the limit: then it becomes ready by itself later. */
+  whenReady(limitMs: number): Promise<void> {
+    if (this.#isReady) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#options.clock.setTimer(limitMs, resolve);
+      this.#onReady.push(resolve);
+    });
+  }
+
   markReady(): void {
     if (this.#isReady) return;
     this.#isReady = true;
+    for (const resolve of this.#onReady.splice(0)) resolve();
     this.publishHost();
   }
 

@@ -47,7 +47,7 @@ test(
     const printed: string[] = [];
     for (const line of tour()) {
       const { code, stdout, stderr } = await typed(line);
-      expect({ line, code, stderr }).toMatchObject({ code: 0 });
+      expect(code, `${line}: exit ${code}: ${stdout}${stderr}`).toBe(0);
       printed.push(stdout);
     }
     expect(printed).toHaveLength(tour().length);
