@@ -220,6 +220,11 @@ export class Replica {
       wallMs: clock.wallMs(),
     });
     if (fact === null) return;
+    if (fact === 'too-large') {
+      // The plugin's fault, or a host with more than we were made for: the last good one stays.
+      this.#options.ports.log.error('fact.too-large', { topic });
+      return;
+    }
     this.sync.spread({ f: [fact] }, this.#nowMs(), null);
     this.#options.onChange('facts');
     if (topic === 'host') this.#keepAddresses();

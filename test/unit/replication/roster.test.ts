@@ -113,7 +113,7 @@ describe('roster', () => {
     expect(outcome.kind === 'added' ? outcome.hashes.length : 0).toBe(4);
   });
 
-  test('forged, foreign and replayed records are refused [trellis:S1]', () => {
+  test('forged, foreign and replayed records are refused', () => {
     const stranger = kit.host(9);
     const other = new ClusterKit(crypto, { label: 'other' });
     const roster = rosterOf(...base, invite(5));
