@@ -10,7 +10,7 @@
  * Not listed: two writes of the same value, and a value that was overwritten before anybody met its rival.
  */
 import { compareText } from './codec.ts';
-import type { Container, DecodedChange, LeafRef } from './document.ts';
+import type { Container, DecodedChange, DecodedOp, LeafRef } from './document.ts';
 import type { Hash } from './ids.ts';
 
 const picksPrefix = '/picks/';
@@ -60,8 +60,9 @@ export class ConflictIndex {
       const container = containerOf(op.obj);
       if (container === null) continue;
       const leaf = this.#leaf({ container, pointer: op.key });
-      if (leaf.resolved.some((known) => known.op === op.id)) continue;
-      leaf.resolved.push({ by: change.hash, op: op.id, over: op.pred });
+      const written = lastWriteOf(change, op);
+      if (leaf.resolved.some((known) => known.op === written)) continue;
+      leaf.resolved.push({ by: change.hash, op: written, over: op.pred });
       if (leaf.resolved.length > resolvedPerLeafMax) leaf.resolved.shift();
     }
   }
@@ -135,6 +136,11 @@ export class ConflictIndex {
     this.#leaves.set(key, made);
     return made;
   }
+}
+
+/** One change may write a leaf more than once; only what it wrote last was ever there for others. */
+function lastWriteOf(change: DecodedChange, op: DecodedOp): string {
+  return change.ops.findLast(({ obj, key }) => obj === op.obj && key === op.key)?.id ?? op.id;
 }
 
 function keyOf(ref: LeafRef): string {

@@ -132,10 +132,15 @@ export class TrellisDocument {
         this.concurrentOps({ container: put.object, pointer: put.pointer }).length > 1,
     );
     if (wanted.length === 0) return null;
+    const kept = wanted.filter((put) => sameLeaf(this.leaf(put.object, put.pointer), put.value));
     if (A.getActorId(this.#doc) !== actor) this.#doc = A.clone(this.#doc, { actor });
     this.#doc = A.change(this.#doc, { message, time: 0 }, (draft) => {
       for (const put of wanted) {
-        containerForWrite(draft, put.object)[put.pointer] = encodeLeaf(put.value);
+        const leaves = containerForWrite(draft, put.object);
+        // Asked to write the value in force over its rivals, Automerge deletes the rivals instead, and nobody could see
+        // that somebody settled it. Another value in between makes it a write.
+        if (kept.includes(put)) leaves[put.pointer] = put.value === null ? true : null;
+        leaves[put.pointer] = encodeLeaf(put.value);
       }
     });
     const change = A.getLastLocalChange(this.#doc);

@@ -70,7 +70,7 @@ async function pick(
   const put: LeafPut = { object: entry.object, pointer: entry.pointer, value };
   const edit = {
     message: `pick ${JSON.stringify(value)} for ${entry.subject} ${entry.pointer}`.slice(0, 500),
-    puts: [put, ...losers(entry, value)],
+    puts: [put, ...settleTwins(entry, value)],
     picks: [entry.id],
   };
   return editAndPlan(context, given, edit, entry.doc);
@@ -112,11 +112,18 @@ function jsonOf(text: string): LeafValue | undefined {
   }
 }
 
-/** Of two objects under one name the one not picked is deleted: nothing leads to it any more. */
-function losers(entry: ConflictEntry, kept: LeafValue): LeafPut[] {
+/**
+ * Of two objects under one name the one not picked is deleted: nothing leads to it any more. The one picked lives, even
+ * when somebody else picked the other one meanwhile, or deleted it.
+ */
+function settleTwins(entry: ConflictEntry, kept: LeafValue): LeafPut[] {
   if (entry.object !== 'names') return [];
-  return entry.values
-    .map(({ value }) => value)
-    .filter((value): value is string => typeof value === 'string' && value !== kept)
-    .map((id) => ({ object: id as ObjectId, pointer: '/deleted', value: true }));
+  const ids = new Set(entry.values.map(({ value }) => value));
+  return [...ids]
+    .filter((value) => typeof value === 'string')
+    .map((id) => ({
+      object: id as ObjectId,
+      pointer: '/deleted',
+      value: id === kept ? null : true,
+    }));
 }

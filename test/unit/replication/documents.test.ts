@@ -114,6 +114,41 @@ describe('documents', () => {
     expect(b.documents.openConflicts(env)).toEqual([]);
   });
 
+  test.each<[string, LeafPut['value'], LeafPut['value']]>([
+    ['text', 'x', 'y'],
+    ['numbers', 1, 2.5],
+    ['switches', true, false],
+    ['lists', ['a'], ['b', 'c']],
+    ['absence', null, 'x'],
+  ])(
+    'writing the value in force again is a write like any other, and settles nothing but what was picked: %s [trellis:E5]',
+    (_, one, other) => {
+      const [s1, s2] = [kit.session(host), kit.session(host)];
+      for (const isFirstInForce of [true, false]) {
+        const [a, b] = [new Peer([s1, s2]), new Peer([s1, s2])];
+        b.documents.accept([a.edit(s1, [put('/x', 'before')]).signed]);
+        const fromA = a.edit(s1, [put('/x', isFirstInForce ? one : other)]);
+        const fromB = b.edit(s2, [put('/x', isFirstInForce ? other : one)]);
+        a.documents.accept([fromB.signed]);
+        b.documents.accept([fromA.signed]);
+        const value = a.documents.document(env).leaf(object, '/x');
+        const blind = a.edit(s1, [put('/x', value), put('/y', 1)]);
+        b.documents.accept([blind.signed]);
+        expect(b.state()).toBe(a.state());
+        expect(b.documents.openConflicts(env)).toHaveLength(1);
+        expect(b.documents.openConflicts(env)).toEqual(a.documents.openConflicts(env));
+        const id = a.documents.conflictId(env, { container: object, pointer: '/x' });
+        b.documents.accept([a.edit(s1, [put('/x', value)], [id]).signed]);
+        a.documents.accept([b.edit(s2, [put('/y', 2)]).signed]);
+        for (const peer of [a, b]) {
+          expect(peer.documents.openConflicts(env)).toEqual([]);
+          expect(peer.documents.document(env).leaf(object, '/x')).toEqual(value);
+        }
+        expect(a.state()).toBe(b.state());
+      }
+    },
+  );
+
   test('a third peer that gets everything at once, in reverse, sees the same conflict', () => {
     const [s1, s2] = [kit.session(host), kit.session(host)];
     const a = new Peer([s1, s2]);
@@ -219,7 +254,7 @@ describe('documents', () => {
     a.edit(s1, [put('/image', 'x:1')]);
     const before = a.state();
     const lost = a.edit(s1, [put('/image', 'x:2')]);
-    a.documents.rollBack([lost]);
+    expect(a.documents.rollBack(lost)).toEqual([lost]);
     expect(a.state()).toBe(before);
   });
 });
