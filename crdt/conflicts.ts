@@ -7,6 +7,8 @@
  * once (its predecessors disagreed). A pick is a write to the settings leaf '/picks/<conflict id>'; it settles all that
  * it has seen, that is, every resolution in its causal past.
  *
+ * At every bound the same entries are kept on every host: the newest by Lamport time, never by arrival.
+ *
  * Not listed: two writes of the same value, and a value that was overwritten before anybody met its rival.
  */
 import { compareText } from './codec.ts';
@@ -14,15 +16,24 @@ import type { Container, DecodedChange, DecodedOp, LeafRef } from './document.ts
 import type { Hash } from './ids.ts';
 
 const picksPrefix = '/picks/';
-/** Resolutions kept per leaf; the oldest are forgotten beyond it. */
+/** Resolutions kept per leaf, and picks per conflict. */
 const resolvedPerLeafMax = 16;
-/** Leaves with entries; beyond it the oldest leaf is forgotten. */
+const picksPerConflictMax = 16;
+/** Leaves with entries; beyond it those whose names come last are not listed. */
 const leavesMax = 10_000;
+/** Conflicts with picks, the same way. */
+const pickedMax = 20_000;
 
 interface Resolution {
   readonly by: Hash;
   readonly op: string;
   readonly over: readonly string[];
+}
+
+interface Pick {
+  readonly by: Hash;
+  /** '<counter>@<actor>'. */
+  readonly op: string;
 }
 
 interface LeafConflict {
@@ -44,33 +55,34 @@ export function pickPointer(conflictId: string): string {
 export class ConflictIndex {
   readonly #leaves = new Map<string, LeafConflict>();
   /** Conflict id to the changes that picked it. */
-  readonly #picks = new Map<string, Hash[]>();
+  readonly #picks = new Map<string, readonly Pick[]>();
 
   /** Looks at every change once, in any order. */
   noteChange(change: DecodedChange, containerOf: (obj: string) => Container | null): void {
     for (const op of change.ops) {
-      if (op.key.startsWith(picksPrefix) && containerOf(op.obj) === 'settings') {
-        const id = op.key.slice(picksPrefix.length);
-        this.#picks.set(
-          id,
-          [...(this.#picks.get(id) ?? []), change.hash].slice(-resolvedPerLeafMax),
-        );
-      }
+      if (op.key.startsWith(picksPrefix) && containerOf(op.obj) === 'settings')
+        this.#notePick(op.key.slice(picksPrefix.length), { by: change.hash, op: op.id });
       if (op.pred.length < 2) continue;
       const container = containerOf(op.obj);
-      if (container === null) continue;
-      const leaf = this.#leaf({ container, pointer: op.key });
+      const leaf = container === null ? null : this.#leaf({ container, pointer: op.key });
       const written = lastWriteOf(change, op);
-      if (leaf.resolved.some((known) => known.op === written)) continue;
-      leaf.resolved.push({ by: change.hash, op: written, over: op.pred });
-      if (leaf.resolved.length > resolvedPerLeafMax) leaf.resolved.shift();
+      if (leaf === null || leaf.resolved.some((known) => known.op === written)) continue;
+      const resolution = { by: change.hash, op: written, over: op.pred };
+      leaf.resolved = newest([...leaf.resolved, resolution], resolvedPerLeafMax);
     }
+  }
+
+  #notePick(id: string, pick: Pick): void {
+    const known = this.#picks.get(id) ?? [];
+    this.#picks.set(id, newest([...known, pick], picksPerConflictMax));
+    if (this.#picks.size > pickedMax) this.#picks.delete(lastOf(this.#picks.keys()));
   }
 
   /** After changes were applied: the values the leaf holds now (one or none: no current conflict). */
   noteCurrent(ref: LeafRef, ops: readonly string[]): void {
     if (ops.length < 2 && !this.#leaves.has(keyOf(ref))) return;
-    this.#leaf(ref).current = ops.length < 2 ? [] : ops;
+    const leaf = this.#leaf(ref);
+    if (leaf !== null) leaf.current = ops.length < 2 ? [] : ops;
   }
 
   /** Leaves whose current values must be looked at again after any change. */
@@ -89,7 +101,7 @@ export class ConflictIndex {
       const picks = this.#picks.get(idOf(leaf.ref)) ?? [];
       const ops = new Set(leaf.current);
       for (const resolution of leaf.resolved) {
-        if (picks.some((pick) => pick === resolution.by || isInPast(resolution.by, pick))) continue;
+        if (picks.some(({ by }) => by === resolution.by || isInPast(resolution.by, by))) continue;
         ops.add(resolution.op);
         for (const op of resolution.over) ops.add(op);
       }
@@ -115,26 +127,27 @@ export class ConflictIndex {
     const index = new ConflictIndex();
     const { leaves, picks } = saved as {
       leaves: [Container, string, string[], Resolution[]][];
-      picks: [string, Hash[]][];
+      picks: [string, Pick[]][];
     };
     for (const [container, pointer, current, resolved] of leaves) {
-      Object.assign(index.#leaf({ container, pointer }), { current, resolved });
+      const leaf = index.#leaf({ container, pointer });
+      if (leaf !== null) Object.assign(leaf, { current, resolved });
     }
-    for (const [id, hashes] of picks) index.#picks.set(id, hashes);
+    for (const [id, made] of picks) index.#picks.set(id, made);
     return index;
   }
 
-  #leaf(ref: LeafRef): LeafConflict {
+  /** Null when there is no room for it. */
+  #leaf(ref: LeafRef): LeafConflict | null {
     const key = keyOf(ref);
     const known = this.#leaves.get(key);
     if (known !== undefined) return known;
-    if (this.#leaves.size >= leavesMax) {
-      const oldest = this.#leaves.keys().next().value;
-      if (oldest !== undefined) this.#leaves.delete(oldest);
-    }
     const made: LeafConflict = { ref, current: [], resolved: [] };
     this.#leaves.set(key, made);
-    return made;
+    if (this.#leaves.size <= leavesMax) return made;
+    const last = lastOf(this.#leaves.keys());
+    this.#leaves.delete(last);
+    return last === key ? null : made;
   }
 }
 
@@ -145,4 +158,18 @@ function lastWriteOf(change: DecodedChange, op: DecodedOp): string {
 
 function keyOf(ref: LeafRef): string {
   return ref.container + ref.pointer;
+}
+
+/** The newest by Lamport time: counter, then actor. */
+function newest<T extends { readonly op: string }>(items: readonly T[], max: number): T[] {
+  const counterOf = (op: string): number => Number.parseInt(op, 10);
+  return items
+    .toSorted((a, b) => counterOf(b.op) - counterOf(a.op) || compareText(b.op, a.op))
+    .slice(0, max);
+}
+
+function lastOf(keys: Iterable<string>): string {
+  let last = '';
+  for (const key of keys) if (compareText(key, last) > 0) last = key;
+  return last;
 }

@@ -95,6 +95,8 @@ export function decodeChange(bytes: Uint8Array): DecodedChange | null {
 
 export class TrellisDocument {
   #doc: A.Doc<Shape>;
+  /** Op id of its creation to object: objects are never deleted, so what is known stays true. */
+  readonly #objectOfOp = new Map<string, ObjectId>();
 
   /** From `save()`, or empty. Throws when the saved bytes are damaged (they carry a checksum). */
   constructor(saved: Uint8Array | null) {
@@ -187,11 +189,14 @@ export class TrellisDocument {
   containerOfOp(obj: string): Container | null {
     if (obj === namesOp) return 'names';
     if (obj === settingsOp) return 'settings';
+    const known = this.#objectOfOp.get(obj);
+    if (known !== undefined) return known;
     for (const id of Object.keys(this.#doc.objects)) {
       const leaves = this.#doc.objects[id];
-      if (leaves !== undefined && A.getObjectId(leaves) === obj) return id as ObjectId;
+      const op = leaves === undefined ? null : A.getObjectId(leaves);
+      if (op !== null) this.#objectOfOp.set(op, id as ObjectId);
     }
-    return null;
+    return this.#objectOfOp.get(obj) ?? null;
   }
 
   save(): Uint8Array {

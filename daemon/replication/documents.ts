@@ -60,6 +60,8 @@ export interface DocumentsOptions {
   onEquivocation(session: SessionId, doc: DocName): void;
 }
 
+/** Nobody has vouched for what is parked: bytes per document, beyond them the oldest are dropped and refetched. */
+const parkedBytesMax = 64 << 20;
 /** Documents that a daemon will hold: `cluster` and its environments. */
 const documentsMax = 64;
 
@@ -157,14 +159,25 @@ export class Documents {
     return { entry, changed: made.changed, touched };
   }
 
-  /** Takes back own envelopes that could not be made durable; their session must not be used again. */
-  rollBack(entries: readonly Entry[]): void {
-    const gone = new Set(entries.map((entry) => entry.hash));
-    for (const doc of new Set(entries.map((entry) => entry.doc))) {
-      const kept = this.entries(doc).filter((entry) => !gone.has(entry.hash));
-      this.#docs.delete(doc);
-      this.restore(doc, kept, null);
+  /**
+   * Takes back an own envelope that could not be made durable, and all that were built on it: nobody but this host has
+   * those, since they were to be durable first, too. Returns what is gone; its sessions must not be used again.
+   */
+  rollBack(entry: Entry): readonly Entry[] {
+    const gone = new Set<Hash>([entry.changeHash]);
+    const kept: Entry[] = [];
+    // In order of acceptance: causes come before what builds on them.
+    for (const other of this.entries(entry.doc)) {
+      const isNext = other.session === entry.session && other.seq >= entry.seq;
+      if (isNext || other.deps.some((dep) => gone.has(dep))) gone.add(other.changeHash);
+      else kept.push(other);
     }
+    const taken = this.entries(entry.doc).filter((other) => gone.has(other.changeHash));
+    const parked = [...(this.#docs.get(entry.doc)?.parked.values() ?? [])];
+    this.#docs.delete(entry.doc);
+    this.restore(entry.doc, kept, null);
+    this.accept(parked.map(({ opened }) => opened.signed));
+    return taken;
   }
 
   /** Takes envelopes of others in any order; returns what became of each. */
@@ -277,8 +290,10 @@ export class Documents {
     );
     for (const entry of entries) state.add(entry);
     const behind = entries.filter((entry) => !state.document.hasChange(entry.changeHash));
-    this.#docs.set(doc, state);
-    if (behind.length === 0) return;
+    if (behind.length === 0) {
+      this.#docs.set(doc, state);
+      return;
+    }
     const changes = behind.map((entry) => openAs('envelope', entry.signed)?.record.change);
     const outcome = state.document.apply(changes.filter((change) => change !== undefined));
     for (const entry of behind) {
@@ -287,6 +302,8 @@ export class Documents {
         state.conflicts.noteChange(change, (obj) => state.document.containerOfOp(obj));
     }
     this.#noteConflicts(state, outcome.conflicted);
+    // Last: after a throw the caller tries again without the snapshot.
+    this.#docs.set(doc, state);
   }
 
   // ---- Acceptance ---------------------------------------------------------------------------------------------
@@ -307,11 +324,7 @@ export class Documents {
     if (state.parked.has(hash)) return 'parked';
     const twin = state.chains.get(record.session as SessionId)?.[record.seq - 1];
     if (twin !== undefined) return this.#equivocation(opened);
-    if (state.parked.size >= this.#options.config.parkedMax) {
-      const oldest = state.parked.keys().next().value;
-      if (oldest !== undefined) state.parked.delete(oldest);
-    }
-    state.parked.set(hash, { opened, change: null, isVerified: false });
+    state.park(hash, opened, this.#options.config.parkedMax);
     return 'parked';
   }
 
@@ -364,7 +377,7 @@ export class Documents {
   ): DecodedChange | null {
     const { record } = parked.opened;
     const drop = (reason: string): null => {
-      state.parked.delete(hash);
+      state.unpark(hash);
       this.#reject(reason);
       return null;
     };
@@ -403,7 +416,7 @@ export class Documents {
     touched.set(doc, mine);
     const conflicted: LeafRef[] = [];
     for (const batch of this.#batches(state, ready)) {
-      for (const item of batch.items) state.parked.delete(item.hash);
+      for (const item of batch.items) state.unpark(item.hash);
       if (batch.outcome === null) continue;
       for (const container of batch.outcome.touched) mine.add(container);
       conflicted.push(...batch.outcome.conflicted);
@@ -521,6 +534,7 @@ class DocState {
   readonly byChange = new Map<Hash, Entry>();
   readonly byHash = new Map<Hash, Entry>();
   readonly parked = new Map<Hash, Parked>();
+  #parkedBytes = 0;
 
   constructor(document: TrellisDocument, conflicts: ConflictIndex) {
     this.document = document;
@@ -531,6 +545,22 @@ class DocState {
     let chain = this.chains.get(session);
     if (chain === undefined) this.chains.set(session, (chain = []));
     return chain;
+  }
+
+  park(hash: Hash, opened: Opened<'envelope'>, countMax: number): void {
+    this.parked.set(hash, { opened, change: null, isVerified: false });
+    this.#parkedBytes += opened.signed.length;
+    for (const oldest of this.parked.keys()) {
+      if (this.parked.size <= countMax && this.#parkedBytes <= parkedBytesMax) break;
+      this.unpark(oldest);
+    }
+  }
+
+  unpark(hash: Hash): void {
+    const parked = this.parked.get(hash);
+    if (parked === undefined) return;
+    this.parked.delete(hash);
+    this.#parkedBytes -= parked.opened.signed.length;
   }
 
   add(entry: Entry): void {

@@ -255,9 +255,11 @@ export class Replica {
     const { entry, changed, touched } = made;
     this.#options.onChange(doc === 'cluster' ? 'cluster' : 'env', touched, doc);
     this.journal.appendOwnEnvelope(entry, (error) => {
-      if (error !== undefined) {
-        this.#takeBack(session.id, entry);
-        done(diskFull(error));
+      if (error !== undefined) this.#takeBack(entry);
+      // It is on disk, but what it was built on is not: it can never be used.
+      const lost = this.documents.entryByHash(entry.hash) === null;
+      if (error !== undefined || lost) {
+        done(diskFull(error ?? new Error('the edit before it could not be written')));
         return;
       }
       this.sync.spread({ e: [entry] }, this.#nowMs(), null);
@@ -504,12 +506,11 @@ export class Replica {
     return { ...edit, puts: [...edit.puts, ...picks] };
   }
 
-  #takeBack(session: SessionId, entry: Entry): void {
-    this.#options.signer.retire(session);
-    const chain = this.documents
-      .entries(entry.doc)
-      .filter((other) => other.session === session && other.seq >= entry.seq);
-    this.documents.rollBack(chain);
+  #takeBack(entry: Entry): void {
+    // A later edit of the same chain may have taken it along already.
+    if (this.documents.entryByHash(entry.hash) === null) return;
+    const gone = this.documents.rollBack(entry);
+    for (const { session } of gone) this.#options.signer.retire(session);
     this.#options.onChange(entry.doc === 'cluster' ? 'cluster' : 'env', undefined, entry.doc);
   }
 

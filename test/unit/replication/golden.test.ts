@@ -23,6 +23,7 @@ import { decodeMessage, encodeMessage } from '../../../daemon/replication/wire.t
 import { scanLog } from '../../../daemon/store/framing.ts';
 import { joinAnswerSchema } from '../../../daemon/trust/join-wire.ts';
 import {
+  emptyDocuments,
   golden,
   goldenDoc,
   goldenDocuments,
@@ -146,7 +147,7 @@ describe('unknown fields of a newer peer survive a round trip through this versi
   test('envelopes, in memory and on disk', () => {
     const session = kit.namedSession(host, 'golden');
     const envelope = newer('envelope', session.keys);
-    const { documents } = freshDocuments();
+    const documents = emptyDocuments();
     documents.accept([envelope]);
     const [entry] = documents.missingFrom(goldenDoc, {}, 10);
     expect(entry?.signed).toEqual(envelope);
@@ -224,12 +225,6 @@ describe('unknown fields of a newer peer survive a round trip through this versi
     expect(again.leaf(service, '/image')).toBe('demo/site:2');
   });
 });
-
-function freshDocuments() {
-  const { documents, entries } = goldenDocuments();
-  documents.rollBack(entries);
-  return { documents };
-}
 
 /** What version 1 left on disk. */
 function goldenStorage(): Storage {
