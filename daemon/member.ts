@@ -306,6 +306,7 @@ export class Member implements ClusterAccess {
         retire: (session) => this.#logins.sessions.close(session),
       },
       hasGateway: () => this.#gateway.answers(),
+      onDead: (node) => this.network.disconnect(node, 'dead'),
     });
   }
 
@@ -353,11 +354,6 @@ export class Member implements ClusterAccess {
     this.network.rosterChanged();
     this.publishHost();
     const members = this.node.members().filter((member) => !member.isSelf);
-    for (const member of members) {
-      // Membership knows before the socket does; a fresh connection is what brings the member back.
-      if (member.liveness === 'dead' && member.isConnected)
-        this.network.disconnect(member.node, 'dead');
-    }
     this.#introductions.look(members);
   }
 

@@ -49,6 +49,8 @@ export interface NodeOptions {
   readonly signer: SessionSigner;
   /** Does the default gateway answer? Asked when an environment of at most two hosts has lost the other. */
   hasGateway(): boolean;
+  /** A member was alive and is not any more: its connections are of no use, whatever the socket still believes. */
+  onDead?(node: NodeId): void;
 }
 
 /** Facts and views are looked at again at least this often, so that ages and hold-downs take effect. */
@@ -197,6 +199,7 @@ export class TrellisNode implements NodeApi {
 
   #onStatus(change: StatusChange): void {
     this.#hosts = null;
+    if (change.status === 'dead') this.#options.onDead?.(change.node);
     const host = this.hosts().find((view) => view.node === change.node);
     if (change.status === 'dead' || (change.status === 'alive' && change.was === 'dead')) {
       this.emit({
