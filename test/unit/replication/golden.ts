@@ -37,9 +37,8 @@ const head = { v: 1, clusterId: kit.clusterId };
 
 export const goldenDoc = 'env/prod';
 
-/** The documents of a node that made two edits. */
-export function goldenDocuments(): { documents: Documents; entries: readonly Entry[] } {
-  const documents = new Documents({
+export function emptyDocuments(): Documents {
+  return new Documents({
     clusterId: kit.clusterId,
     crypto: systemCrypto,
     config: defaultConfig,
@@ -49,6 +48,11 @@ export function goldenDocuments(): { documents: Documents; entries: readonly Ent
     onAdded: () => {},
     onEquivocation: () => {},
   });
+}
+
+/** The documents of a node that made two edits. */
+export function goldenDocuments(): { documents: Documents; entries: readonly Entry[] } {
+  const documents = emptyDocuments();
   const spec = {
     name: 'site',
     role: 'web',
