@@ -167,9 +167,7 @@ function readObject(id: ObjectId, reader: LeafSource): Readable | null {
     const service = serviceFromLeaves(id, leaves);
     if (isProblem(service)) return poison(service);
     const refs = refsOf(service);
-    const { name, role, ports, dependsOn, count, placement } = service;
-    const shape = JSON.stringify([name, role, ports, dependsOn, count, placement.where, refs]);
-    return { kind, service, shape, refs };
+    return { kind, service, shape: shapeOf(service, refs), refs };
   }
   if (kind === 'role') {
     const role = roleFromLeaves(id, leaves);
@@ -177,6 +175,17 @@ function readObject(id: ObjectId, reader: LeafSource): Readable | null {
   }
   if (typeof kind === 'string') return null;
   return poison({ kind: 'poison', object: id, detail: `object ${id} does not say what it is` });
+}
+
+/**
+ * Everything of a service that can matter to another object, and nothing else: what is left out here (image, count of
+ * most services) can be edited without a look at the other 10,000.
+ */
+function shapeOf(service: Service, refs: readonly Ref[]): string {
+  const { name, role, ports, dependsOn, placement } = service;
+  const isFixed = ports.some((port) => port.host !== undefined);
+  const place = isFixed ? [role, runsEverywhere(service), placement.where] : null;
+  return JSON.stringify([name, ports, dependsOn, refs, place]);
 }
 
 function poison(problem: Problem): Readable {
@@ -190,18 +199,19 @@ function byName<T extends Service | Role>(
   reader: LeafSource,
   problems: Problem[],
 ): ReadonlyMap<string, T> {
-  const claims = new Map<string, T[]>();
-  for (const object of objects) {
-    const others = claims.get(object.name);
-    if (others === undefined) claims.set(object.name, [object]);
-    else others.push(object);
-  }
   const out = new Map<string, T>();
-  for (const name of [...claims.keys()].toSorted(compareText)) {
-    const claimants = (claims.get(name) ?? []).toSorted((a, b) => compareText(a.id, b.id));
-    const indexed = claimants.length > 1 ? reader.leaf('names', pointerOf(kind, name)) : null;
-    const winner = claimants.find((object) => object.id === indexed) ?? claimants[0];
-    if (winner === undefined) continue;
+  const sorted = objects.toSorted((a, b) => compareText(a.name, b.name) || compareText(a.id, b.id));
+  for (let start = 0, end = 0; start < sorted.length; start = end) {
+    const first = sorted[start] as T;
+    while (end < sorted.length && sorted[end]?.name === first.name) end++;
+    const { name } = first;
+    if (end - start === 1) {
+      out.set(name, first);
+      continue;
+    }
+    const claimants = sorted.slice(start, end);
+    const indexed = reader.leaf('names', pointerOf(kind, name));
+    const winner = claimants.find((object) => object.id === indexed) ?? first;
     out.set(name, winner);
     for (const loser of claimants) {
       if (loser === winner) continue;
@@ -228,8 +238,10 @@ function checkReferences(
   problems: Problem[],
 ): void {
   for (const service of services.values()) {
+    const own = refs.get(service.id) ?? [];
+    if (own.length === 0) continue;
     const missing = new Set<string>();
-    for (const ref of refs.get(service.id) ?? []) {
+    for (const ref of own) {
       const target = services.get(ref.service);
       if (target === undefined) {
         missing.add(`service ${ref.service}`);
