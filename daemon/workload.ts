@@ -11,6 +11,7 @@ import type { RunningNames } from '../plugins/names/names.ts';
 import { referencedBlobs } from '../plugins/docker/manifest.ts';
 import type { ContainerRuntime, ReconcileOutcome } from '../plugins/api.ts';
 import type { Hash } from '../crdt/ids.ts';
+import type { InstancesFact } from '../crdt/model.ts';
 import type { BlobTransfer } from './net/blob-transfer.ts';
 import { ClusterError } from './errors.ts';
 import type { Member } from './member.ts';
@@ -67,7 +68,11 @@ export class Workload {
         log.debug('reconcile.requested', { plugin, reason });
         this.#reconciler?.request(plugin);
       },
-      publish: (topic, value) => member.node.publishFact(topic, value),
+      publish: (topic, value) => {
+        member.node.publishFact(topic, value);
+        if (topic === dockerName)
+          member.publishHost({ engine: (value as InstancesFact).engine.state });
+      },
     });
   }
 
@@ -202,8 +207,7 @@ export class Workload {
         reason: failure.message,
       });
     if (this.#reconciler?.hasRun() === true) member.markReady();
-    const engine = this.#docker?.facts().engine.state ?? 'absent';
     const plan = this.#reconciler?.settledPlan() ?? member.hostFact?.plan ?? null;
-    member.publishHost({ engine, plan, isBusy: this.#reconciler?.isBusy() === true });
+    member.publishHost({ plan, isBusy: this.#reconciler?.isBusy() === true });
   }
 }

@@ -102,10 +102,13 @@ function join({ lifecycle }: ClusterDeps): Operation {
     params: params({
       ...envParam,
       peers: z
-        .array(z.string().min(1).max(300))
+        .array(z.string().min(1).max(300), 'a bare code needs a member: --peer ADDR:PORT')
         .min(1, 'name a member with --peer ADDR:PORT')
         .max(32),
-      caPem: z.string().min(1, 'give the cluster’s certificate with --ca-file').max(20_000),
+      caPem: z
+        .string('a bare code needs the cluster’s certificate: --ca-file F')
+        .min(1, 'give the cluster’s certificate with --ca-file')
+        .max(20_000),
       code: z.string().min(1).max(200),
       hostName: nameSchema.optional(),
       roles,
