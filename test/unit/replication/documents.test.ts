@@ -149,6 +149,26 @@ describe('documents', () => {
     },
   );
 
+  test('two who pick at the same time: what they disagree on stays listed, their picking itself is no conflict', () => {
+    const [s1, s2] = [kit.session(host), kit.session(host)];
+    const [a, b] = [new Peer([s1, s2]), new Peer([s1, s2])];
+    b.documents.accept([a.edit(s1, [put('/image', 'x:1')]).signed]);
+    const id = a.documents.conflictId(env, { container: object, pointer: '/image' });
+    const round = (valueA: string, valueB: string, picks: string[]) => {
+      const fromA = a.edit(s1, [put('/image', valueA)], picks);
+      const fromB = b.edit(s2, [put('/image', valueB)], picks);
+      a.documents.accept([fromB.signed]);
+      b.documents.accept([fromA.signed]);
+      expect(a.state()).toBe(b.state());
+      expect(b.documents.openConflicts(env)).toEqual(a.documents.openConflicts(env));
+      return a.documents.openConflicts(env).map(({ ref }) => ref.pointer);
+    };
+    expect(round('x:2', 'x:3', [])).toEqual(['/image']);
+    expect(round('x:2', 'x:3', [id])).toEqual(['/image']);
+    b.documents.accept([a.edit(s1, [put('/image', 'x:2')], [id]).signed]);
+    for (const peer of [a, b]) expect(peer.documents.openConflicts(env)).toEqual([]);
+  });
+
   test('a third peer that gets everything at once, in reverse, sees the same conflict', () => {
     const [s1, s2] = [kit.session(host), kit.session(host)];
     const a = new Peer([s1, s2]);
@@ -256,6 +276,45 @@ describe('documents', () => {
     const lost = a.edit(s1, [put('/image', 'x:2')]);
     expect(a.documents.rollBack(lost)).toEqual([lost]);
     expect(a.state()).toBe(before);
+  });
+
+  test('what others of this host built on a lost edit goes with it, and nothing else', () => {
+    const [s1, s2, s3] = [kit.session(host), kit.session(host), kit.session(host)];
+    const a = new Peer([s1, s2, s3]);
+    const elsewhere = new Peer([s1, s2, s3]);
+    const early = a.edit(s2, [put('/a', 1)]);
+    const waiting = [elsewhere.edit(s3, [put('/x', 1)]), elsewhere.edit(s3, [put('/x', 2)])];
+    a.documents.accept(waiting.slice(1).map((entry) => entry.signed));
+    const lost = a.edit(s1, [put('/b', 1)]);
+    const after = a.edit(s2, [put('/c', 1)]);
+    expect(a.documents.rollBack(lost)).toEqual([lost, after]);
+    expect(a.documents.entries(env)).toEqual([early]);
+    expect(a.documents.document(env).leaf(object, '/c')).toBeNull();
+    expect(a.documents.parkedCount()).toBe(1);
+  });
+
+  test('a snapshot that does not fit is given up for the log', () => {
+    const s1 = kit.session(host);
+    const a = new Peer([s1]);
+    a.edit(s1, [put('/image', 'x:1')]);
+    const snapshot = { saved: Uint8Array.from([1, 2, 3]), conflicts: null };
+    const b = new Peer([s1]);
+    expect(() => b.documents.restore(env, a.documents.entries(env), snapshot)).toThrow();
+    b.documents.restore(env, a.documents.entries(env), null);
+    expect(b.state()).toBe(a.state());
+  });
+
+  test('what waits is bounded in bytes, too', () => {
+    const s1 = kit.session(host);
+    const [payload] = decode(new Peer([s1]).edit(s1, [put('/a', 1)]).signed) as [Uint8Array];
+    const one = decode(payload) as EnvelopeRecord;
+    const b = new Peer([]);
+    for (let seq = 1; seq <= 40; seq++) {
+      const record = { ...one, seq, change: new Uint8Array(1_900_000) };
+      b.documents.accept([seal(record, () => new Uint8Array(64))]);
+    }
+    expect(b.documents.parkedCount()).toBeGreaterThan(20);
+    expect(b.documents.parkedCount()).toBeLessThan(37);
   });
 });
 
