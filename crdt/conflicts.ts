@@ -60,8 +60,10 @@ export class ConflictIndex {
   /** Looks at every change once, in any order. */
   noteChange(change: DecodedChange, containerOf: (obj: string) => Container | null): void {
     for (const op of change.ops) {
-      if (op.key.startsWith(picksPrefix) && containerOf(op.obj) === 'settings')
+      if (op.key.startsWith(picksPrefix) && containerOf(op.obj) === 'settings') {
         this.#notePick(op.key.slice(picksPrefix.length), { by: change.hash, op: op.id });
+        continue;
+      }
       if (op.pred.length < 2) continue;
       const container = containerOf(op.obj);
       const leaf = container === null ? null : this.#leaf({ container, pointer: op.key });
@@ -81,6 +83,8 @@ export class ConflictIndex {
   /** After changes were applied: the values the leaf holds now (one or none: no current conflict). */
   noteCurrent(ref: LeafRef, ops: readonly string[]): void {
     if (ops.length < 2 && !this.#leaves.has(keyOf(ref))) return;
+    // Picks made side by side all count; a mark is nothing to choose from.
+    if (ref.container === 'settings' && ref.pointer.startsWith(picksPrefix)) return;
     const leaf = this.#leaf(ref);
     if (leaf !== null) leaf.current = ops.length < 2 ? [] : ops;
   }
