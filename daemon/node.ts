@@ -348,7 +348,7 @@ export class TrellisNode implements NodeApi {
       (has ? have : missing).push(member.host);
       if (!has) asked.push(member.node);
     }
-    this.replica.sync.ask(asked);
+    this.replica.sync.ask(asked, nowMs);
     return { hash, have, missing };
   }
 

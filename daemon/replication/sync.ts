@@ -23,6 +23,8 @@ import type { Roster } from './roster.ts';
 import { encodeMessage } from './wire.ts';
 import type { DetailMessage, Message, PushMessage, SummaryMessage } from './wire.ts';
 
+/** Somebody waits; more often would only be traffic. */
+const askIntervalMs = 100;
 /** Payload of one push frame; several frames answer one detail message. */
 const pushBytesMax = 256 << 10;
 const pushFramesMax = 16;
@@ -58,6 +60,7 @@ export class Sync {
     NodeId,
     { readonly docs: Record<string, Hash>; readonly atMs: number }
   >();
+  readonly #askedMs = new Map<NodeId, number>();
   #nextRoundMs = 0;
 
   constructor(options: SyncOptions) {
@@ -83,7 +86,10 @@ export class Sync {
 
   onPeer(peer: NodeId, isConnected: boolean): void {
     if (isConnected) this.#send(peer, this.summary());
-    else this.#summaries.delete(peer);
+    else {
+      this.#summaries.delete(peer);
+      this.#askedMs.delete(peer);
+    }
   }
 
   /** Tells new records to others; never back to `except`. */
@@ -139,9 +145,13 @@ export class Sync {
     return summary.docs[doc] === this.#docDigest(doc);
   }
 
-  /** Asks these peers for their state now (`--wait`). */
-  ask(peers: readonly NodeId[]): void {
-    for (const peer of peers) this.#send(peer, this.summary());
+  /** Asks these peers for their state now (`--wait`), each at most every `askIntervalMs`. */
+  ask(peers: readonly NodeId[], nowMs: number): void {
+    for (const peer of peers) {
+      if (nowMs - (this.#askedMs.get(peer) ?? -Infinity) < askIntervalMs) continue;
+      this.#askedMs.set(peer, nowMs);
+      this.#send(peer, { ...this.summary(), ask: true });
+    }
   }
 
   summary(): SummaryMessage {
@@ -154,6 +164,8 @@ export class Sync {
 
   #onSummary(from: NodeId, theirs: SummaryMessage, nowMs: number): void {
     this.#summaries.set(from, { docs: theirs.d, atMs: nowMs });
+    // Who agrees has nothing to say; who was asked says so.
+    if (theirs.ask === true) this.#send(from, this.summary());
     const detail = this.#detail(theirs, false);
     if (detail !== null) this.#send(from, detail);
   }

@@ -35,6 +35,8 @@ export interface SummaryMessage {
   readonly f: Hash;
   /** Newest plan by environment. */
   readonly p: Record<string, Hash>;
+  /** The sender waits for the other's summary, also when it says the same. */
+  readonly ask?: boolean;
 }
 
 /** What the sender has, for the planes that differ. The other pushes what it lacks and, unless `back`, answers in kind. */
