@@ -138,7 +138,10 @@ function stateCheck(node: NodeApi): Found {
   const damages = node.damages().filter((damage) => damage.kind !== 'torn-tail');
   if (damages.length === 0) return good('state directory is intact');
   const detail = damages.map((damage) => `${damage.name}: ${damage.detail}`).join('; ');
-  return warn(detail, 'rebuilt from a peer; check the disk');
+  const isAlone = node.members().every((member) => member.isSelf);
+  return isAlone
+    ? warn(detail, 'no other host has a copy: look at `trellis export`, and check the disk')
+    : warn(detail, 'what is missing is fetched from the other hosts; check the disk');
 }
 
 /** By the wall clock in each member's inventory and the age of that fact. */

@@ -5,7 +5,7 @@
  * (each with what indexing needs, so that nothing is decoded at start). Files: `document-<name>` a saved document (a
  * faster way to the same state), `plan-<env>` the committed plan whole, `addresses` the host facts of all members, so
  * that an isolated reboot still knows where everybody was. A record that cannot be used any more is left out and comes
- * back from a peer; every such loss is reported as damage.
+ * back from a peer; every such loss is reported as damage. Both logs are kept twice (`log-copy.ts`).
  */
 import { decode, encode } from '../../crdt/codec.ts';
 import type { Hash, SessionId } from '../../crdt/ids.ts';
@@ -15,11 +15,14 @@ import { genesisHash } from '../../crdt/document.ts';
 import type { DocName } from '../node-api.ts';
 import type { Damage, Storage } from '../ports.ts';
 import type { ChainHeads, Entry } from './documents.ts';
+import { copyNameOf, mergeLogs } from './log-copy.ts';
 import type { StoredPlan } from './plans.ts';
 
 const rosterLog = 'roster';
 const envelopeLog = 'envelopes';
 const addressesFile = 'addresses';
+/** Edits that are named in the report of a damage. */
+const namedEditsMax = 5;
 
 export interface SavedDocument {
   readonly saved: Uint8Array;
@@ -105,7 +108,7 @@ export class Journal {
     }
     const unusable = read.length - entries.length;
     if (left.length + unusable > 0) {
-      const detail = `${left.length} envelopes follow a gap, ${unusable} make no sense; what is missing is fetched again from peers`;
+      const detail = `${left.length} edits wait for lost ones before them${namesOf(left)}, ${unusable} make no sense; what is missing is fetched again from peers`;
       this.#damages.push({ name: envelopeLog, kind: 'corrupt', setAside: null, detail });
     }
     return { byDoc, afterGap: left.map((entry) => entry.signed) };
@@ -163,8 +166,9 @@ export class Journal {
       if (progress.unsaved.length === 0 || progress.answered < progress.issued) continue;
       const records = progress.unsaved.splice(0);
       progress.retrying = records.length;
+      const hasCopy = log === rosterLog || log === envelopeLog;
       for (const record of records)
-        this.#append(log, record, { isKept: true }, () => progress.retrying--);
+        this.#append(log, record, { isKept: true, hasCopy }, () => progress.retrying--);
     }
   }
 
@@ -192,7 +196,7 @@ export class Journal {
   #append(
     log: string,
     record: Uint8Array,
-    options: { readonly isKept: boolean },
+    options: { readonly isKept: boolean; readonly hasCopy?: boolean },
     synced: (error?: Error) => void,
   ): void {
     const progress = this.#progressOf(log);
@@ -203,6 +207,7 @@ export class Journal {
         progress.unsaved.push(record);
         if (progress.unsaved.length > unsavedMax) progress.unsaved.shift();
       }
+      if (error === undefined && options.hasCopy !== false) this.#copy(log, record);
       synced(error);
       this.#answerWaiting();
     });
@@ -230,10 +235,25 @@ export class Journal {
     return progress;
   }
 
+  /** Nobody waits for it: until it is there, the log alone has the record, as every file has what is in no other. */
+  #copy(log: string, record: Uint8Array): void {
+    this.#append(copyNameOf(log), record, { isKept: true, hasCopy: false }, () => {});
+  }
+
   #readLog(log: string): readonly Uint8Array[] {
     const { records, damage } = this.#storage.readLog(log);
-    if (damage !== null) this.#damages.push(damage);
-    return records;
+    const copy = this.#storage.readLog(copyNameOf(log));
+    const { all, missing, missingInCopy } = mergeLogs(records, copy.records);
+    for (const record of missing)
+      this.#append(log, record, { isKept: true, hasCopy: false }, () => {});
+    for (const record of missingInCopy) this.#copy(log, record);
+    const found = damage ?? (missing.length === 0 ? null : shortened(log));
+    if (found !== null) {
+      const detail = `${found.detail}; ${missing.length} records came back from its copy`;
+      this.#damages.push({ ...found, detail });
+    }
+    if (copy.damage !== null) this.#damages.push(copy.damage);
+    return all;
   }
 
   #readFile(name: string): unknown {
@@ -241,6 +261,17 @@ export class Journal {
     if (damage !== null) this.#damages.push(damage);
     return bytes === null ? null : decode(bytes);
   }
+}
+
+function shortened(log: string): Damage {
+  return { name: log, kind: 'missing', setAside: null, detail: 'records are missing' };
+}
+
+/** For people: what the edits were about. */
+function namesOf(entries: readonly Entry[]): string {
+  if (entries.length === 0) return '';
+  const named = entries.slice(0, namedEditsMax).map((entry) => entry.message);
+  return ` (${named.join('; ')}${entries.length > named.length ? '; and others' : ''})`;
 }
 
 function encodeEntry(entry: Entry): Uint8Array {
