@@ -49,6 +49,7 @@ import { dnsLabelOf } from './trust/identity.ts';
 import { writeIssuingKey } from './trust/issuing-key.ts';
 import { join } from './trust/join-client.ts';
 import type { PeerHint } from './trust/join-wire.ts';
+import { fetchRoster } from './roster-recovery.ts';
 import { Workload } from './workload.ts';
 
 export interface DaemonOptions {
@@ -228,7 +229,14 @@ export class Daemon implements Lifecycle {
 
   // ---- Up and down --------------------------------------------------------------------------------------------
 
+  /** While the state is read back, nobody may take this host for one that belongs to no cluster. */
+  #memberNow(): Member | null {
+    if (this.#member === null && !this.#isReady) throw new ClusterError('DAEMON_STARTING');
+    return this.#member;
+  }
+
   #assertNoMember(): void {
+    this.#memberNow();
     if (this.#member !== null)
       throw new ClusterError('ALREADY_MEMBER', { cluster: this.#member.node.clusterName });
   }
@@ -274,23 +282,8 @@ export class Daemon implements Lifecycle {
   }
 
   async #bringUp(membership: Membership): Promise<void> {
-    const { clock, random, log, paths, version, listen, advertise } = this.#options;
-    const member = new Member({
-      clusterId: membership.clusterId,
-      store: this.#store,
-      runDir: paths.run,
-      clock,
-      random,
-      log,
-      config: defaultConfig,
-      listen,
-      advertise,
-      version,
-      hints: membership.hints,
-      apiPort: () => this.#apiPort,
-      onJoinAttempt: (attempt) => this.#auditJoin(attempt),
-      onCertificate: (certificate) => this.#api.setCertificate(certificate),
-    });
+    const { clock, random, log } = this.#options;
+    const member = await this.#makeMember(membership);
     this.#member = member;
     await member.start();
     const certificate = await member.certificate.start();
@@ -309,6 +302,46 @@ export class Daemon implements Lifecycle {
       hostsFile: this.#options.hostsFile,
     });
     await this.#workload.start();
+  }
+
+  async #makeMember(membership: Membership): Promise<Member> {
+    const { clock, random, log, paths, version, listen, advertise } = this.#options;
+    const make = (): Member =>
+      new Member({
+        clusterId: membership.clusterId,
+        store: this.#store,
+        runDir: paths.run,
+        clock,
+        random,
+        log,
+        config: defaultConfig,
+        listen,
+        advertise,
+        version,
+        hints: membership.hints,
+        apiPort: () => this.#apiPort,
+        onJoinAttempt: (attempt) => this.#auditJoin(attempt),
+        onCertificate: (certificate) => this.#api.setCertificate(certificate),
+      });
+    try {
+      return make();
+    } catch (error) {
+      if (!(error instanceof ClusterError) || error.code !== 'ROSTER_LOST') throw error;
+    }
+    const { clusterId, hints } = membership;
+    const store = this.#store;
+    const options = { clusterId, hints, store, listen, clock, random, log, config: defaultConfig };
+    const records = await fetchRoster(options);
+    await this.#keepRecords(records);
+    await this.#reopenStore();
+    const member = make();
+    member.node.noteDamage({
+      name: 'roster',
+      kind: 'missing',
+      setAside: null,
+      detail: `its ${records.length} records were fetched again from other members`,
+    });
+    return member;
   }
 
   async #takeDown(): Promise<void> {
@@ -381,7 +414,7 @@ export class Daemon implements Lifecycle {
     return new Bus({
       operations,
       host: {
-        node: () => this.#member?.node ?? null,
+        node: () => this.#memberNow()?.node ?? null,
         runtime: () => this.#workload?.runtime ?? null,
         blobs: () => this.#requireBlobs(),
         remote: () => this.#remote,
@@ -404,7 +437,7 @@ export class Daemon implements Lifecycle {
       clock,
       log,
       node: () => this.#member?.node ?? null,
-      socketSession: (operator) => this.#member?.sessions.current(operator) ?? null,
+      socketSession: (operator) => this.#member?.logins.current(operator) ?? null,
       session: (id) => this.#member?.sessions.get(id) ?? null,
       admission: () => this.#member?.admission ?? null,
       joinScript: () => this.#joinScript(),

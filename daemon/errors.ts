@@ -71,6 +71,11 @@ export const errorTable = {
     http: 503,
     text: '{name} in the state directory is damaged: {detail}; it was set aside as {setAside} and is rebuilt from a peer',
   },
+  ROSTER_LOST: {
+    exit: 1,
+    http: 503,
+    text: 'the list of members on this disk is lost and no other member answered within {seconds} s; start another member, then this daemon again',
+  },
   IDENTITY_DAMAGED: {
     exit: 1,
     http: 503,

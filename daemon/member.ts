@@ -85,6 +85,7 @@ export class Member implements ClusterAccess {
     this.node = this.#makeNode();
     this.roster = rosterAccess(this.node);
     this.node.start();
+    this.#assertRoster();
     const host = store.identity.hostId;
     this.#logins = new Logins({
       runDir: this.#loginDir(),
@@ -270,6 +271,14 @@ export class Member implements ClusterAccess {
 
   // ---- Inside -------------------------------------------------------------------------------------------------
 
+  /** Throws ROSTER_LOST: see `roster-recovery.ts`. */
+  #assertRoster(): void {
+    const { roster } = this.node.replica;
+    if (roster.authority() !== null && roster.memberEver(this.node.self.node) !== null) return;
+    this.node.stop();
+    throw new ClusterError('ROSTER_LOST', { seconds: 0 });
+  }
+
   #makeNetwork(): PeerNetwork {
     const { store, clusterId, config, log, random, listen } = this.#options;
     return createNetwork({
@@ -303,7 +312,7 @@ export class Member implements ClusterAccess {
       config,
       signer: {
         sign: (session, bytes) => this.#logins.sessions.sign(session, bytes),
-        retire: (session) => this.#logins.sessions.close(session),
+        retire: (session) => this.#logins.retire(session),
       },
       hasGateway: () => this.#gateway.answers(),
       onDead: (node) => this.network.disconnect(node, 'dead'),

@@ -127,13 +127,7 @@ export class TrellisNode implements NodeApi {
   start(): void {
     const { network } = this.#options.ports;
     this.replica.load();
-    for (const damage of this.replica.journal.damages()) {
-      this.emit({
-        kind: 'state.damaged',
-        severity: 'alarm',
-        text: `${damage.name}: ${damage.detail}`,
-      });
-    }
+    for (const damage of this.replica.journal.damages()) this.#reportDamage(damage);
     this.membership.setRoster(this.replica.roster.members().keys(), this.#nowMs());
     network.onFrame((from, frame) => this.#onFrame(from, frame));
     network.onPeer((peer, isConnected) => this.#onPeer(peer, isConnected));
@@ -409,6 +403,21 @@ export class TrellisNode implements NodeApi {
 
   damages(): readonly Damage[] {
     return this.replica.journal.damages();
+  }
+
+  /** Of what was mended before this node existed. */
+  noteDamage(damage: Damage): void {
+    this.replica.journal.note(damage);
+    this.#reportDamage(damage);
+  }
+
+  /** A torn tail is what every power cut may leave: nobody was told that it was kept. */
+  #reportDamage(damage: Damage): void {
+    this.emit({
+      kind: 'state.damaged',
+      severity: damage.kind === 'torn-tail' ? 'info' : 'alarm',
+      text: `${damage.name}: ${damage.detail}`,
+    });
   }
 
   onChange(handle: () => void): () => void {

@@ -183,10 +183,30 @@ export class SessionKeeper {
 export class Logins {
   readonly sessions: SessionKeeper;
   readonly #options: LoginsOptions;
+  #hasRetired = false;
 
   constructor(options: LoginsOptions) {
     this.#options = options;
     this.sessions = new SessionKeeper(options);
+  }
+
+  /**
+   * The session must not sign again: an envelope of it was lost (full disk). A login that is kept goes on under a new
+   * session as soon as somebody asks for it; one over HTTPS ends.
+   */
+  retire(id: SessionId): void {
+    this.sessions.close(id);
+    this.#hasRetired = true;
+  }
+
+  /** The session that the unix socket acts under: of `operator`, or of whoever logged in last. */
+  current(operator?: string): EditSession | null {
+    if (this.#hasRetired) {
+      this.#hasRetired = false;
+      for (const login of readLogins(this.#options))
+        if (this.sessions.current(login.operator) === null) this.#open(login, true);
+    }
+    return this.sessions.current(operator);
   }
 
   /** At daemon start: a new session for every login that is still alive. Returns how many. */
