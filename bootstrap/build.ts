@@ -109,21 +109,24 @@ async function bundleProgram(source: string, outfile: string): Promise<string[]>
     banner: { js: banner },
     // Building needs a clone; a bundle only packs what it was installed from.
     external: ['./build.ts'],
-    plugins: [withoutSsh],
+    plugins: [withoutUnused],
     metafile: true,
     logLevel: 'warning',
   });
   return packagesOf(metafile);
 }
 
-/** The engine over ssh is not offered, and its client has a native part that a single file cannot carry. */
-const withoutSsh: Plugin = {
-  name: 'without-ssh',
+/**
+ * Parts of packages that we never call, though they are loaded with them: the engine over ssh (its client has a native
+ * part that a single file cannot carry), and gRPC, by which the engine's client builds images. gRPC alone is a seventh
+ * of the code and costs the idle daemon several MB.
+ */
+const unused = /^(ssh2|cpu-features|@grpc\/grpc-js|@grpc\/proto-loader)$/;
+
+const withoutUnused: Plugin = {
+  name: 'without-unused',
   setup(setup) {
-    setup.onResolve({ filter: /^(ssh2|cpu-features)$/ }, ({ path: name }) => ({
-      path: name,
-      namespace: 'absent',
-    }));
+    setup.onResolve({ filter: unused }, ({ path: name }) => ({ path: name, namespace: 'absent' }));
     setup.onLoad({ filter: /.*/, namespace: 'absent' }, () => ({
       contents: 'module.exports = {};',
       loader: 'js',
