@@ -82,17 +82,24 @@ export class Swarm {
     return performance.now() - start;
   }
 
+  /** All services, until no container of theirs is left. */
   async removeAll(): Promise<void> {
     const first = this.#hosts[0] as LocalHost;
     await first.mustExec('docker service ls -q | xargs -r docker service rm', {
       timeoutMs: 60_000,
     });
+    const list = "docker ps -aq --filter 'label=com.docker.swarm.service.id'";
     await eventually(
-      async () =>
-        (await Promise.all(this.#hosts.map((host) => host.mustExec('docker ps -aq'))))
-          .join('')
-          .trim() === '',
+      async () => {
+        const left = await Promise.all(this.#hosts.map((host) => host.mustExec(list)));
+        return left.join('').trim() === '';
+      },
       { withinMs: 120_000, everyMs: 250, what: 'the swarm to be empty' },
     );
+  }
+
+  async dissolve(): Promise<void> {
+    for (const host of this.#hosts.toReversed())
+      await host.mustExec('docker swarm leave --force', { timeoutMs: 60_000 });
   }
 }
