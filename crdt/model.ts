@@ -224,6 +224,10 @@ export interface PlanPointer {
   readonly author: { readonly session: SessionId } | { readonly host: NodeId };
   /** The plan it was made after; '' for the first. */
   readonly after: Hash | '';
+  /** Plans that it takes account of, newest first. */
+  readonly past: readonly Hash[];
+  /** Hash of what operators decided in its inputs; null when it does not say. */
+  readonly decided: Hash | null;
 }
 
 /** Topic 'docker' of the docker plugin. */

@@ -171,6 +171,10 @@ export const planSchema = z.looseObject({
   host: key.optional(),
   /** Record hash of the plan it was made after; '' for the first. */
   after: z.union([hash, z.literal('')]),
+  /** Plans that this one takes account of, newest first: `after`, and rivals whose work is in it. */
+  past: z.array(hash).max(64).optional(),
+  /** Hash of what operators decide in its inputs: of two plans that agree in it neither loses anybody's work. */
+  decided: hash.optional(),
   at: wallMs,
 });
 

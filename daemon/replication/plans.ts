@@ -4,13 +4,17 @@
  * Pointers are totally ordered by (planEpoch, seq, record hash); the highest wins whole and is never merged with
  * another. A plan that a host signed is followed only when everything that operators decide (services, roles, numbers) is
  * as in the plan before or as in the document, and this host computes the same from the same inputs; one that an operator
- * signed is followed as it is. When two operators committed without knowing of each other, the loser's work is not in the
- * winner's plan: `isMergePending` says so, and the automatic planner then plans the merged document. Until the blobs of a higher pointer are here the former plan stays in force.
+ * signed is followed as it is. Until the blobs of a higher pointer are here the former plan stays in force.
+ *
+ * Every plan names those that it takes account of. When two operators committed without knowing of each other, the
+ * loser is not among them, and its work may be missing from the winner: `isMergePending` says so, a function of the plans
+ * known and not of the order of arrival, and the automatic planner then plans the merged document.
  */
-import { compareText, decode, encode, equalBytes } from '../../crdt/codec.ts';
+import { compareText, encode, equalBytes } from '../../crdt/codec.ts';
 import { hex } from '../../crdt/ids.ts';
 import type { ClusterId, Hash, NodeId, SessionId } from '../../crdt/ids.ts';
 import type { Plan, PlanInputs, PlanPointer } from '../../crdt/model.ts';
+import { decodePlan, decodePlanInputs } from '../../crdt/plan-shape.ts';
 import { openAs, signedBytes } from '../../crdt/records.ts';
 import type { Opened, SignedBytes } from '../../crdt/records.ts';
 import type { CommittedPlan } from '../node-api.ts';
@@ -22,7 +26,8 @@ export interface PlansOptions {
   readonly blobBytesMax: number;
   sessionKey(session: SessionId): Uint8Array | null;
   mayPlan(session: SessionId, env: string): boolean | null;
-  isMember(node: NodeId): boolean;
+  /** Is it a member, and of this environment? */
+  isMemberOf(node: NodeId, env: string): boolean;
   /** The pure planner: what this host makes of these inputs. */
   compute(inputs: PlanInputs): Plan;
   /** What the merged document of this host says now; null for an environment it does not hold. */
@@ -53,8 +58,12 @@ export type PlanOutcome =
   | 'refused'
   | 'rejected';
 
-/** Former plans remembered per environment, to tell an old one from a rival. */
-const pastMax = 256;
+/** Plans that a plan names as its past, to tell an old one from a rival. */
+const pastMax = 32;
+/** Rivals remembered per environment until a plan takes account of them. */
+const rivalsMax = 16;
+/** A host may not run away with the numbers: beyond the largest safe one nobody could commit any more. */
+const seqJumpMax = 1_000_000;
 /** Refused plans remembered. */
 const refusedMax = 16;
 /** Plans waited for at once, over all environments. */
@@ -70,9 +79,8 @@ export class Plans {
   readonly #partial = new Map<Hash, Uint8Array[]>();
   readonly #parked = new Map<Hash, SignedBytes>();
   readonly #refused = new Map<Hash, Candidate>();
-  /** Plans that were in force here, newest last, by environment. */
-  readonly #past = new Map<string, Hash[]>();
-  readonly #mergePending = new Set<string>();
+  /** Lower plans whose work is not in the plan in force, by environment. */
+  readonly #rivals = new Map<string, Map<Hash, PlanPointer>>();
 
   constructor(options: PlansOptions) {
     this.#options = options;
@@ -82,9 +90,14 @@ export class Plans {
     return this.#current.get(env) ?? null;
   }
 
-  /** Two operators committed side by side and the plan in force holds only one's work. */
+  /**
+   * Two operators committed side by side and the plan in force holds only one's work; or a higher plan was refused here,
+   * which others may follow: without a newer one of the merged document the two sides would stay apart for ever.
+   */
   isMergePending(env: string): boolean {
-    return this.#mergePending.has(env);
+    return (
+      (this.#rivals.get(env)?.size ?? 0) > 0 || (this.#current.has(env) && this.isRefusing(env))
+    );
   }
 
   /** A higher plan than the one in force was refused here: somebody else may follow it. */
@@ -105,13 +118,20 @@ export class Plans {
     return [...this.#current.keys()].toSorted(compareText);
   }
 
-  nextSeq(env: string): number {
-    const waiting = [...this.#candidates.values()].filter(({ pointer }) => pointer.env === env);
-    const known = [this.#current.get(env), ...waiting].map((plan) => plan?.pointer.seq ?? 0);
-    const refused = this.refused()
-      .filter((pointer) => pointer.env === env)
-      .map((pointer) => pointer.seq);
-    return Math.max(0, ...known, ...refused) + 1;
+  /** What a new plan of this environment says about its place among all others. */
+  next(env: string): Pick<PlanPointer, 'planEpoch' | 'seq' | 'after' | 'past'> {
+    const best = this.#current.get(env);
+    const others = [...this.#candidates.values(), ...this.#refused.values()];
+    const known = others.filter(({ pointer }) => pointer.env === env);
+    const pointers = [...known, ...(best === undefined ? [] : [best])].map((one) => one.pointer);
+    const rivals = this.#rivals.get(env)?.keys() ?? [];
+    const past = [...(best === undefined ? [] : [best.hash]), ...rivals];
+    return {
+      planEpoch: Math.max(0, ...pointers.map((pointer) => pointer.planEpoch)),
+      seq: Math.max(0, ...pointers.map((pointer) => pointer.seq)) + 1,
+      after: best?.hash ?? '',
+      past: [...new Set([...past, ...(best?.pointer.past ?? [])])].slice(0, pastMax),
+    };
   }
 
   heads(): Record<string, Hash> {
@@ -136,9 +156,10 @@ export class Plans {
     const pointer = pointerOf(opened);
     const best = this.#current.get(pointer.env);
     if (best !== undefined && !isHigher({ pointer, hash }, best)) {
-      this.#noteLoser(pointer, hash);
+      this.#noteRival({ pointer, hash }, best.pointer);
       return 'known';
     }
+    if (!isPlausible(pointer, best?.pointer.seq ?? null)) return 'rejected';
     const isNews = !this.#candidates.has(hash);
     const candidate = this.#candidates.get(hash) ?? { signed, hash, pointer, blobs: new Map() };
     this.#candidates.set(hash, candidate);
@@ -186,17 +207,22 @@ export class Plans {
 
   /** In order only; a part that does not continue what is here is dropped and asked for again. */
   takePart(hash: Hash, offset: number, total: number, bytes: Uint8Array): PlanOutcome {
-    const want = this.wanted().find((entry) => entry.hash === hash);
+    const wanted = this.wanted();
+    const names = new Set(wanted.map((want) => want.hash));
+    for (const known of this.#partial.keys()) if (!names.has(known)) this.#partial.delete(known);
+    const want = wanted.find((entry) => entry.hash === hash);
     if (want === undefined || want.offset !== offset || total > this.#options.blobBytesMax)
       return 'known';
-    const parts = [...(this.#partial.get(hash) ?? []), bytes];
     const length = offset + bytes.length;
     if (length > total || (bytes.length === 0 && length < total)) {
       this.#partial.delete(hash);
       return 'rejected';
     }
-    this.#partial.set(hash, parts);
-    if (length < total) return 'waiting-for-blobs';
+    const parts = [...(this.#partial.get(hash) ?? []), bytes];
+    if (length < total) {
+      this.#partial.set(hash, parts);
+      return 'waiting-for-blobs';
+    }
     this.#partial.delete(hash);
     const whole = concat(parts, total);
     if (hex(this.#options.crypto.sha256(whole)) !== hash) return 'rejected';
@@ -223,51 +249,46 @@ export class Plans {
     const inputBytes = candidate.blobs.get(candidate.pointer.inputBlob);
     if (planBytes === undefined || inputBytes === undefined) return 'waiting-for-blobs';
     this.#candidates.delete(candidate.hash);
-    const plan = decode(planBytes) as Plan | null;
-    const inputs = decode(inputBytes) as PlanInputs | null;
-    if (plan === null || inputs === null) return 'rejected';
+    const plan = decodePlan(planBytes);
+    const inputs = decodePlanInputs(inputBytes);
     const { signed, hash, pointer } = candidate;
+    const isSound = plan?.env === pointer.env && inputs?.env === pointer.env;
+    if (!isSound) {
+      this.#refuse(candidate);
+      return 'refused';
+    }
     if (!('session' in pointer.author) && !this.#isRightful(pointer.env, inputs, planBytes)) {
       this.#refuse(candidate);
       return 'refused';
     }
-    this.#noteAdoption(pointer);
     const committed = { pointer, pointerHash: hash, plan, inputs, isAccepted: true };
+    const before = this.#current.get(pointer.env);
     this.#current.set(pointer.env, { signed, hash, pointer, planBytes, inputBytes, committed });
+    for (const [rival, of] of Array.from(this.#rivals.get(pointer.env) ?? []))
+      if (!isBeside({ pointer: of, hash: rival }, pointer))
+        this.#rivals.get(pointer.env)?.delete(rival);
+    if (before !== undefined) this.#noteRival(before, pointer);
     for (const other of Array.from(this.#candidates.values()))
-      if (other.pointer.env === pointer.env && isHigher(candidate, other))
+      if (other.pointer.env === pointer.env && isHigher(candidate, other)) {
         this.#candidates.delete(other.hash);
+        this.#noteRival(other, pointer);
+      }
     this.#reconsider(pointer.env);
     return 'adopted';
   }
 
-  /** `pointer` is about to replace the plan in force. */
-  #noteAdoption(pointer: PlanPointer): void {
-    const before = this.#current.get(pointer.env);
-    if (before === undefined) return;
-    const past = this.#past.get(pointer.env) ?? [];
-    this.#past.set(pointer.env, [...past, before.hash].slice(-pastMax));
-    if (pointer.after === before.hash) this.#mergePending.delete(pointer.env);
-    else if ('session' in before.pointer.author) this.#mergePending.add(pointer.env);
+  /** `lower` was made beside the plan in force: is there work in it that nobody would miss? */
+  #noteRival(lower: { pointer: PlanPointer; hash: Hash }, best: PlanPointer): void {
+    if (!isBeside(lower, best)) return;
+    const { env } = lower.pointer;
+    const rivals = this.#rivals.get(env) ?? new Map<Hash, PlanPointer>();
+    this.#rivals.set(env, rivals.set(lower.hash, lower.pointer));
+    const oldest = rivals.keys().next().value;
+    if (rivals.size > rivalsMax && oldest !== undefined) rivals.delete(oldest);
   }
 
-  /** A lower plan that never was in force here was made beside ours. */
-  #noteLoser(pointer: PlanPointer, hash: Hash): void {
-    if (!('session' in pointer.author) || this.#past.get(pointer.env)?.includes(hash) === true)
-      return;
-    const best = this.#current.get(pointer.env);
-    if (best === undefined || best.hash === hash || best.pointer.after === hash) return;
-    this.#past.set(pointer.env, [...(this.#past.get(pointer.env) ?? []), hash].slice(-pastMax));
-    this.#mergePending.add(pointer.env);
-  }
-
-  /**
-   * Others may follow it, and theirs is the higher: without a newer plan the two sides would stay apart for ever. One of
-   * the merged document is acceptable to both.
-   */
   #refuse(candidate: Candidate): void {
     this.#refused.set(candidate.hash, candidate);
-    if (this.#current.has(candidate.pointer.env)) this.#mergePending.add(candidate.pointer.env);
     if (this.#refused.size <= refusedMax) return;
     const oldest = this.#refused.keys().next().value;
     if (oldest !== undefined) this.#refused.delete(oldest);
@@ -284,7 +305,6 @@ export class Plans {
   }
 
   #isRightful(env: string, inputs: PlanInputs, planBytes: Uint8Array): boolean {
-    if (inputs.env !== env) return false;
     const now = this.#options.desired(env);
     // A host that has just joined knows no plan before; it can still judge one of what the document says now.
     const before = this.#current.get(env)?.committed.inputs ?? now;
@@ -302,9 +322,32 @@ export class Plans {
       return this.#options.crypto.verify(key, signedBytes(opened.payload), opened.signature);
     }
     if (record.host === undefined) return false;
-    if (!this.#options.isMember(hex(record.host) as NodeId)) return null;
+    if (!this.#options.isMemberOf(hex(record.host) as NodeId, record.env)) return null;
     return this.#options.crypto.verify(record.host, signedBytes(opened.payload), opened.signature);
   }
+}
+
+/**
+ * A host may not claim an epoch, which only a planner lease gives, nor jump ahead. An operator may do both: it is asked
+ * for nothing else either.
+ */
+function isPlausible(pointer: PlanPointer, seqInForce: number | null): boolean {
+  if ('session' in pointer.author) return true;
+  return pointer.planEpoch === 0 && (seqInForce === null || pointer.seq <= seqInForce + seqJumpMax);
+}
+
+/** Was the lower plan unknown to whoever made the higher one, and does it hold other work? */
+function isBeside(lower: { pointer: PlanPointer; hash: Hash }, higher: PlanPointer): boolean {
+  if (higher.after === lower.hash || higher.past.includes(lower.hash)) return false;
+  if (lower.pointer.decided !== null && lower.pointer.decided === higher.decided) return false;
+  // Too old to be among those that the higher one names.
+  return !(higher.past.length >= pastMax && lower.pointer.seq + pastMax <= higher.seq);
+}
+
+/** Names what operators decided in a plan's inputs. */
+export function decidedHash(inputs: DecidedInputs, crypto: Crypto): Hash {
+  const { services, roles, numbers, images } = inputs;
+  return hex(crypto.sha256(encode([services, roles, numbers, images ?? []]))) as Hash;
 }
 
 /** The part of a plan's inputs that operators decide. */
@@ -321,7 +364,8 @@ function isDecided(inputs: DecidedInputs, sources: readonly DecidedInputs[]): bo
 }
 
 function pointerOf(opened: Opened<'plan'>): PlanPointer {
-  const { env, planEpoch, seq, inputHash, inputBlob, blob, session, host, after } = opened.record;
+  const { env, planEpoch, seq, inputHash, inputBlob, blob, session, host, after, past, decided } =
+    opened.record;
   const author =
     session === undefined
       ? { host: hex(host ?? new Uint8Array()) as NodeId }
@@ -335,6 +379,8 @@ function pointerOf(opened: Opened<'plan'>): PlanPointer {
     blob: blob as Hash,
     author,
     after: after as Hash,
+    past: (past ?? []) as Hash[],
+    decided: (decided ?? null) as Hash | null,
   };
 }
 

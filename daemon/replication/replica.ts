@@ -25,7 +25,7 @@ import type { Entry } from './documents.ts';
 import { Facts } from './facts.ts';
 import type { StoredFact } from './facts.ts';
 import { Journal } from './journal.ts';
-import { Plans } from './plans.ts';
+import { decidedHash, Plans } from './plans.ts';
 import type { DecidedInputs } from './plans.ts';
 import { Roster } from './roster.ts';
 import type { RosterOutcome } from './roster.ts';
@@ -118,7 +118,7 @@ export class Replica {
       blobBytesMax: config.planBlobBytesMax,
       sessionKey: (session) => this.roster.session(session)?.record.sessionKey ?? null,
       mayPlan: (session, env) => this.mayWrite(session, `env/${env}`),
-      isMember: (node) => this.roster.members().has(node),
+      isMemberOf: (node, env) => this.roster.members().get(node)?.record.env === env,
       compute: (inputs) => options.computePlan(inputs),
       desired: (env) => options.desired(env),
     });
@@ -283,7 +283,8 @@ export class Replica {
       done(new ClusterError('EDIT_TOO_LARGE', { bytes, max }));
       return;
     }
-    const signed = this.#sealPlan(session, env, { planBytes, inputBytes });
+    const decided = decidedHash(proposal.inputs, this.#options.ports.crypto);
+    const signed = this.#sealPlan(session, env, { planBytes, inputBytes, decided });
     const blobs = [planBytes, inputBytes].map((blob) => [this.#hashOf(blob), blob] as const);
     const outcome = this.plans.accept(signed, new Map(blobs));
     const stored = this.plans.current(env);
@@ -305,22 +306,25 @@ export class Replica {
   #sealPlan(
     session: EditSession | null,
     env: string,
-    { planBytes, inputBytes }: { planBytes: Uint8Array; inputBytes: Uint8Array },
+    made: { planBytes: Uint8Array; inputBytes: Uint8Array; decided: Hash },
   ): SignedBytes {
     const { keys, signer, clusterId, ports } = this.#options;
-    const inputBlob = this.#hashOf(inputBytes);
+    const inputBlob = this.#hashOf(made.inputBytes);
+    const { planEpoch, seq, after, past } = this.plans.next(env);
     const record: PlanRecord = {
       kind: 'plan',
       v: 1,
       clusterId,
       env,
-      planEpoch: 0,
-      seq: this.plans.nextSeq(env),
+      planEpoch,
+      seq,
       inputHash: inputBlob,
       inputBlob,
-      blob: this.#hashOf(planBytes),
+      blob: this.#hashOf(made.planBytes),
       ...(session === null ? { host: keys.publicKey } : { session: session.id }),
-      after: this.plans.current(env)?.hash ?? '',
+      after,
+      past: [...past],
+      decided: made.decided,
       at: Math.max(0, Math.round(ports.clock.wallMs())),
     };
     return seal(record, (bytes) =>

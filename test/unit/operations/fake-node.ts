@@ -280,6 +280,8 @@ export class FakeNode implements NodeApi {
         blob: inputHash,
         author: { session: who?.id ?? session.id },
         after: this.committed?.pointerHash ?? '',
+        past: [],
+        decided: null,
       },
       pointerHash,
       ...proposal,

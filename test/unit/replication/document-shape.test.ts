@@ -22,7 +22,10 @@ function foreignChange(edit: (draft: Loose) => void): Uint8Array {
 describe('the shape of a document', () => {
   test.each<[string, (draft: Loose) => void]>([
     ['deleting an object', (draft) => delete draft['objects']?.[object]],
-    ['deleting a leaf', (draft) => delete (draft['objects']?.[object] as Loose)['/name']],
+    [
+      'deleting a leaf',
+      (draft) => delete (draft['objects'] as Record<string, Loose>)[object]?.['/name'],
+    ],
     ['deleting a container', (draft) => delete draft['settings']],
     ['replacing a container', (draft) => void (draft['settings'] = {})],
     ['collaborative text', (draft) => void ((draft['settings'] as Loose)['/a'] = 'text' as never)],
