@@ -13,6 +13,7 @@ import { systemCrypto } from './crypto.ts';
 import { ClusterError, invariant } from './errors.ts';
 import { createNetwork } from './net/create-network.ts';
 import { Gateway } from './net/gateway.ts';
+import { lastAddressOf } from './last-address.ts';
 import { localAddresses, watchLocalAddresses } from './net/local-addresses.ts';
 import type { PeerNetwork } from './net/peer-network.ts';
 import { TrellisNode } from './node.ts';
@@ -85,6 +86,8 @@ export class Member implements ClusterAccess {
     this.node = this.#makeNode();
     this.roster = rosterAccess(this.node);
     this.node.start();
+    const known = this.node.replica.journal.addresses();
+    this.#lastAddress = lastAddressOf(this.node.self.node, known) ?? this.#lastAddress;
     this.#assertRoster();
     const host = store.identity.hostId;
     this.#logins = new Logins({
