@@ -19,7 +19,9 @@ if [ -z "${NODE_COMPILE_CACHE-}" ]; then
   fi
   export NODE_COMPILE_CACHE
 fi
+# Both limits keep an idle daemon small: a small young generation, and a heap that is collected before it has grown by
+# more than 60 %. Without the second, a daemon with 10,000 services grew from 190 to 280 MB by 300 edits; edits take as long.
 case ${1-} in
-  daemon) exec "$lib/node" --max-semi-space-size=1 "$lib/daemon.mjs" "$@" ;;
+  daemon) exec "$lib/node" --max-semi-space-size=1 --heap-growing-percent=60 "$lib/daemon.mjs" "$@" ;;
   *) exec "$lib/node" "$lib/cli.mjs" "$@" ;;
 esac
