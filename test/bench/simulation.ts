@@ -14,8 +14,8 @@ export const simulationFamily: RowFamily = {
 const limitMs = 1_000;
 
 async function editVisible100(context: BenchContext): Promise<Measured> {
-  const edits = context.pick(500, 60);
-  const secondsMax = context.pick(200, 40);
+  const edits = context.pick(200, 40);
+  const secondsMax = context.pick(120, 30);
   const found = await runChild<SimulatedEdits>(
     'simulation-main.ts',
     [edits, secondsMax].map(String),
