@@ -13,7 +13,6 @@ import type {
   EnvView,
   HostView,
   ImageEntry,
-  InstancesFact,
   Placement,
   Plan,
   PlanHost,
@@ -30,6 +29,8 @@ import type { FailoverHost, SeenInstance } from './failover.ts';
 import { servicesToPlan } from './inputs.ts';
 import { eligibilityOf, plan } from './plan.ts';
 import { renderView } from './render.ts';
+import { reportedInstances } from './reported.ts';
+import type { Reported } from './reported.ts';
 import type { LiveInstance } from './render.ts';
 
 export interface PlanningOptions {
@@ -207,15 +208,8 @@ export class Planning {
     if (committed === null || this.#options.envView().autoApply === 'off') return;
     // Whoever refuses a plan is the only one who knows that the cluster is apart: then it is its turn, too.
     if (!this.#isMyTurn() && !this.#options.isRefusing()) return;
-    const decided = this.#options.isMergePending() ? this.desired() : committed.inputs;
-    const { services, roles, numbers, images } = decided;
-    const inputs = { ...this.inputs(), services, roles, numbers, images: images ?? [] };
-    // Liveness alone moves nothing here: that is failover's, which needs no plan.
-    const key = JSON.stringify([
-      committed.pointerHash,
-      this.#options.isMergePending(),
-      inputs.hosts,
-    ]);
+    const isMergePending = this.#options.isMergePending();
+    const key = JSON.stringify([committed.pointerHash, isMergePending, this.#planHosts()]);
     if (key !== this.#autoKey) {
       this.#autoKey = key;
       this.#autoSinceMs = nowMs;
@@ -227,16 +221,18 @@ export class Planning {
       return;
     }
     this.#isAutoDone = true;
+    const { services, roles, numbers, images } = isMergePending ? this.desired() : committed.inputs;
+    const inputs = { ...this.inputs(), services, roles, numbers, images: images ?? [] };
+    // Liveness alone moves nothing here: a plan keeps what dead hosts had, and failover needs no plan.
     const proposal = { inputs, plan: this.compute(inputs) };
-    if (
-      !this.#options.isMergePending() &&
-      samePlacements(proposal.plan.placements, committed.plan.placements)
-    )
+    if (!isMergePending && samePlacements(proposal.plan.placements, committed.plan.placements))
       return;
     this.#options.emit({
       kind: 'plan.automatic',
       severity: 'info',
-      text: 'committed a plan for changed hosts',
+      text: isMergePending
+        ? 'committed a plan of what several operators decided side by side'
+        : 'committed a plan for changed hosts',
     });
     this.#options.commit(proposal);
   }
@@ -271,7 +267,7 @@ export class Planning {
   }
 
   /** Instances that live hosts report. Facts of hosts that are not alive say nothing about now. */
-  #reported(): readonly { host: HostView; instance: InstancesFact['instances'][number] }[] {
+  #reported(): readonly { host: HostView; instance: Reported }[] {
     const hosts = new Map(this.#environmentHosts().map((host) => [host.node as string, host]));
     return this.#options.facts().flatMap((fact) => {
       const host = hosts.get(fact.owner);
@@ -280,9 +276,7 @@ export class Planning {
         (host.id === this.#options.self ||
           host.liveness === 'alive' ||
           host.liveness === 'suspect');
-      const value = fact.value as InstancesFact | null;
-      if (!isLive || !Array.isArray(value?.instances)) return [];
-      return value.instances.map((instance) => ({ host, instance }));
+      return isLive ? reportedInstances(fact.value).map((instance) => ({ host, instance })) : [];
     });
   }
 
