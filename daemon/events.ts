@@ -2,6 +2,7 @@
  * What happened, for people: a short ring of own events, published as a fact so that every host can show everybody's.
  */
 import { compareText } from '../crdt/codec.ts';
+import type { NodeId } from '../crdt/ids.ts';
 import type { EventEntry, FactEntry } from './node-api.ts';
 
 export const eventsTopic = 'events';
@@ -27,12 +28,24 @@ export class Events {
     return this.#own;
   }
 
-  /** Own and everybody else's, oldest first by the writers' clocks. */
-  all(facts: readonly FactEntry[], self: string): readonly EventEntry[] {
-    const others = facts
-      .filter((fact) => fact.owner !== self)
-      .flatMap((fact) => (Array.isArray(fact.value) ? (fact.value as EventEntry[]) : []));
-    return [...others.filter(isEvent), ...this.#own].toSorted(
+  /**
+   * Own and everybody else's, oldest first by the writers' clocks. Whose they are is said by whoever signed the fact, not
+   * by the event; `hostOf` is null for owners that are unknown here.
+   */
+  all(
+    facts: readonly FactEntry[],
+    self: NodeId,
+    hostOf: (owner: NodeId) => string | null,
+  ): readonly EventEntry[] {
+    const others = facts.flatMap(({ owner, value }) => {
+      const host = hostOf(owner);
+      if (owner === self || host === null || !Array.isArray(value)) return [];
+      return value
+        .filter(isEvent)
+        .slice(-this.#max)
+        .map((event): EventEntry => ({ ...event, host }));
+    });
+    return [...others, ...this.#own].toSorted(
       (a, b) => a.atWallMs - b.atWallMs || compareText(a.host, b.host) || a.seq - b.seq,
     );
   }
@@ -43,6 +56,8 @@ function isEvent(value: unknown): value is EventEntry {
   return (
     typeof event?.kind === 'string' &&
     typeof event.text === 'string' &&
-    typeof event.atWallMs === 'number'
+    ['info', 'warn', 'alarm'].includes(event.severity ?? '') &&
+    Number.isSafeInteger(event.seq) &&
+    Number.isSafeInteger(event.atWallMs)
   );
 }

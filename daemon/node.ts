@@ -387,7 +387,11 @@ export class TrellisNode implements NodeApi {
   }
 
   events(): readonly EventEntry[] {
-    return this.#events.all(this.facts(eventsTopic), this.self.node);
+    return this.#events.all(
+      this.facts(eventsTopic),
+      this.self.node,
+      (owner) => this.replica.roster.memberEver(owner)?.host ?? null,
+    );
   }
 
   emit(event: Omit<EventEntry, 'host' | 'seq' | 'atWallMs'>): void {

@@ -62,7 +62,7 @@ function toConflict(
   };
 }
 
-/** Newest first. Order of acceptance on this host; authors' clocks are shown, not trusted. */
+/** The newest of each document by order of acceptance on this host, shown by their authors' clocks, newest first. */
 export function listHistory(
   replica: Replica,
   options: { readonly doc?: DocName; readonly pointerPrefix?: string; readonly max: number },
@@ -71,8 +71,9 @@ export function listHistory(
   const out: HistoryEntry[] = [];
   for (const doc of docs) {
     const entries = replica.documents.entries(doc).slice(-scannedMax).toReversed();
+    const full = out.length + options.max;
     for (const entry of entries) {
-      if (out.length >= options.max * docs.length) break;
+      if (out.length >= full) break;
       if (
         options.pointerPrefix !== undefined &&
         !touches(replica, entry.changeHash, doc, options.pointerPrefix)

@@ -20,20 +20,33 @@ export interface HostViewSources {
   liveness(node: NodeId): Liveness;
 }
 
-/** Sorted by name, then id. Two hosts of one name: all but the lowest id get the start of their id appended. */
+/**
+ * Sorted by name, then id. Two hosts of one name: all but the lowest id get the start of their id appended, as much of it
+ * as makes the name one of its own.
+ */
 export function buildHostViews(sources: HostViewSources): readonly HostView[] {
   const views = [...sources.members].map((member) => buildOne(member, sources));
-  const taken = new Set<string>();
-  return views
-    .toSorted((a, b) => compareText(a.id, b.id))
+  const byId = views.toSorted((a, b) => compareText(a.id, b.id));
+  const firsts = new Map<string, string>();
+  for (const { env, name, id } of byId)
+    if (!firsts.has(`${env}/${name}`)) firsts.set(`${env}/${name}`, id);
+  const taken = new Set(firsts.keys());
+  return byId
     .map((view) => {
-      const name = taken.has(`${view.env}/${view.name}`)
-        ? `${view.name}-${view.id.slice(0, 4)}`
-        : view.name;
+      if (firsts.get(`${view.env}/${view.name}`) === view.id) return view;
+      const name = twinName(view, (candidate) => taken.has(`${view.env}/${candidate}`));
       taken.add(`${view.env}/${name}`);
       return { ...view, name };
     })
     .toSorted((a, b) => compareText(a.name, b.name) || compareText(a.id, b.id));
+}
+
+function twinName(view: HostView, isTaken: (name: string) => boolean): string {
+  for (let digits = 4; digits < view.id.length; digits += 4) {
+    const name = `${view.name}-${view.id.slice(0, digits)}`;
+    if (!isTaken(name)) return name;
+  }
+  return `${view.name}-${view.id}`;
 }
 
 function buildOne(member: MemberEntry, sources: HostViewSources): HostView {
@@ -51,8 +64,13 @@ function buildOne(member: MemberEntry, sources: HostViewSources): HostView {
     liveness: host?.isLeaving === true && liveness !== 'alive' ? 'left' : liveness,
     isDrained: settings?.isDrained === true || host?.isDraining === true,
     capacity: capacityOf(inventory),
-    address: typeof host?.advertise === 'string' ? host.advertise : null,
+    address: addressOf(host?.advertise),
   };
+}
+
+/** In digits only: rules and address lines are made of it. */
+function addressOf(text: unknown): string | null {
+  return typeof text === 'string' && /^[0-9a-f.:]{2,45}$/i.test(text) ? text : null;
 }
 
 /** What the invite gave, overridden by operators. */
@@ -69,7 +87,11 @@ export function effectiveRoles(
 function capacityOf(inventory: Partial<InventoryFact> | null): HostView['capacity'] {
   const cpu = inventory?.cpu?.count;
   const memoryBytes = inventory?.memory?.totalBytes;
-  if (typeof cpu !== 'number' || typeof memoryBytes !== 'number') return null;
+  if (!isAmount(cpu) || !isAmount(memoryBytes)) return null;
   const step = 64 << 20;
   return { cpu, memoryBytes: Math.floor(memoryBytes / step) * step };
+}
+
+function isAmount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0;
 }
