@@ -112,11 +112,14 @@ export class Sync {
 
   onMessage(from: NodeId, message: Exclude<Message, { t: 'swim' }>, nowMs: number): void {
     switch (message.t) {
-      case 'push':
-        this.spread(this.#options.take(from, message), nowMs, from);
-        if (message.more === true) this.#send(from, this.summary());
+      case 'push': {
+        const news = this.#options.take(from, message);
+        this.spread(news, nowMs, from);
+        // Without news it would send the same again at once, and so for ever; the next round is soon enough.
+        if (message.more === true && hasNews(news)) this.#send(from, this.summary());
         this.#askForPlanBlobs([from]);
         return;
+      }
       case 'sum':
         this.#onSummary(from, message, nowMs);
         return;
@@ -208,7 +211,8 @@ export class Sync {
     if (theirs.p !== undefined) {
       for (const env of plans.environments()) {
         const plan = plans.current(env);
-        if (plan !== null && theirs.p[env] !== plan.hash) packer.add('p', plan.signed);
+        const known = Object.hasOwn(theirs.p, env) ? theirs.p[env] : undefined;
+        if (plan !== null && known !== plan.hash) packer.add('p', plan.signed);
       }
     }
     packer.flush();
@@ -263,6 +267,10 @@ export class Sync {
   #send(peer: NodeId, message: Message): void {
     this.#options.network.send(peer, encodeMessage(this.#options.clusterId, message));
   }
+}
+
+function hasNews(rumour: Rumour): boolean {
+  return [rumour.r, rumour.e, rumour.f, rumour.p].some((plane) => (plane?.length ?? 0) > 0);
 }
 
 /** Fills push frames up to their size; the last one says whether anything was left out. */
