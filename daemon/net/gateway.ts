@@ -60,13 +60,17 @@ export class Gateway {
         String(answerWithinSeconds),
         address,
       ]);
-      if (code !== null) return code === 0;
+      if (code === 0 || code === noAnswer) return code === 0;
+      // Not there, or not allowed to send: it cannot tell.
       this.#hasPing = false;
       this.#log.info('gateway.no-ping', { instead: 'connection' });
     }
     return isThere(address);
   }
 }
+
+/** What ping says when it could ask and nobody answered. */
+const noAnswer = 1;
 
 /** Null when there is no such program. */
 function exitCode(program: string, args: readonly string[]): Promise<number | null> {
@@ -93,18 +97,31 @@ function isThere(address: string): Promise<boolean> {
   });
 }
 
-/** IPv4 address of the default route, null when there is none. */
+/** IPv4 address of the default route with the lowest metric; null when there is none, or no table of this form. */
 export function defaultGateway(
   read: () => string = () => readFileSync('/proc/net/route', 'utf8'),
 ): string | null {
-  for (const line of read().split('\n').slice(1)) {
-    const [, destination, gateway] = line.split('\t');
-    if (destination !== '00000000' || gateway === undefined || gateway === '00000000') continue;
+  let best: { address: string; metric: number } | null = null;
+  for (const line of tableLines(read)) {
+    const [, destination, gateway = '', , , , metricText = '', mask] = line.split(/\s+/);
+    const isDefault = destination === '00000000' && mask === '00000000';
+    if (!isDefault || !/^[0-9A-F]{8}$/i.test(gateway) || gateway === '00000000') continue;
     const octets = gateway.match(/../g) ?? [];
-    return octets
+    const address = octets
       .toReversed()
       .map((octet) => Number.parseInt(octet, 16))
       .join('.');
+    const metric = Number(metricText);
+    if (best === null || metric < best.metric) best = { address, metric };
   }
-  return null;
+  return best?.address ?? null;
+}
+
+function tableLines(read: () => string): readonly string[] {
+  try {
+    return read().split('\n').slice(1);
+  } catch {
+    // Not Linux, or hidden: then there is no gateway that could tell, and a lone host takes over nothing.
+    return [];
+  }
 }
