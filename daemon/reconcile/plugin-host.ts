@@ -46,11 +46,8 @@ export class PluginHost {
     for (const { plugin, config } of inOrder(installed)) {
       const parsed = parse(plugin, config);
       try {
-        const running = await within(
-          this.#options.clock,
-          startLimitMs,
-          plugin.start(this.#context(plugin.name), parsed),
-        );
+        const starting = plugin.start(this.#context(plugin.name), parsed);
+        const running = await this.#inTime(plugin.name, starting);
         this.#started.push({ name: plugin.name, running });
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
@@ -59,6 +56,20 @@ export class PluginHost {
       }
     }
     return this.#started;
+  }
+
+  /** One that is late is disabled already: it is stopped as soon as it has started after all. */
+  async #inTime(plugin: string, starting: Promise<RunningPlugin>): Promise<RunningPlugin> {
+    try {
+      return await within(this.#options.clock, startLimitMs, starting);
+    } catch (error) {
+      starting
+        .then((running) => running.stop())
+        .catch((late: unknown) => {
+          this.#options.log.debug('plugin.late-start-failed', { plugin, error: String(late) });
+        });
+      throw error;
+    }
   }
 
   async stop(): Promise<void> {
@@ -111,6 +122,14 @@ export class PluginHost {
 /** Providers before those who require them; otherwise as given. */
 export function inOrder(installed: readonly Installed[]): readonly Installed[] {
   const waiting = [...installed];
+  const twin = installed.find(({ plugin }, at) =>
+    installed.slice(0, at).some((other) => other.plugin.name === plugin.name),
+  );
+  if (twin !== undefined)
+    throw new ClusterError('PLUGIN_CONFIG_INVALID', {
+      plugin: twin.plugin.name,
+      reason: 'there are two of this name',
+    });
   const provided = new Set<string>();
   const out: Installed[] = [];
   while (waiting.length > 0) {

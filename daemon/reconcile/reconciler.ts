@@ -2,8 +2,8 @@
  * Runs the plugins of this host, each in a loop of its own: level-triggered, coalesced, never concurrent with itself,
  * with a time limit and a backoff with jitter. One that fails or hangs holds up no other.
  *
- * A request during a run is remembered and served right after it. Failures that may pass are tried again sooner and
- * sooner rarer; those that will not (a foreign container on our name) wait for a change or the slow interval.
+ * A request during a run is remembered and served right after it. Failures that may pass are tried again soon and then
+ * ever more rarely; those that will not (a foreign container on our name) wait for a change or the slow interval.
  */
 import type {
   DesiredView,
@@ -16,6 +16,8 @@ import type { Clock, Log, Random, Timer } from '../ports.ts';
 
 /** A run may pull images; past this it is aborted and tried again. */
 const runLimitMs = 15 * 60_000;
+/** How long a stop waits for a run that was told to end: everything keeps running without us. */
+const stopLimitMs = 5_000;
 
 export interface ReconcilerOptions {
   readonly clock: Clock;
@@ -70,7 +72,7 @@ export class Reconciler {
     return this.#loops.every((loop) => loop.runs > 0);
   }
 
-  /** Aborts what is under way and waits for it. */
+  /** Aborts what is under way and waits for it, but not for ever. */
   async stop(): Promise<void> {
     await Promise.all(this.#loops.map((loop) => loop.stop()));
   }
@@ -111,7 +113,19 @@ class PluginLoop {
     this.#isStopped = true;
     this.#timer?.cancel();
     this.#abort.abort();
-    await this.#current;
+    if (this.#current === null) return;
+    const { clock, log } = this.#options;
+    let isLate = false;
+    let limit: Timer | null = null;
+    const late = new Promise<void>((resolve) => {
+      limit = clock.setTimer(stopLimitMs, () => {
+        isLate = true;
+        resolve();
+      });
+    });
+    await Promise.race([this.#current, late]);
+    (limit as Timer | null)?.cancel();
+    if (isLate) log.warn('reconcile.does-not-end', { plugin: this.name });
   }
 
   #pump(): void {
