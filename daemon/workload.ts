@@ -9,12 +9,13 @@ import type { RunningInventory } from '../plugins/inventory/inventory.ts';
 import { namesPlugin } from '../plugins/names/names.ts';
 import type { RunningNames } from '../plugins/names/names.ts';
 import { referencedBlobs } from '../plugins/docker/manifest.ts';
-import type { ContainerRuntime, ReconcileOutcome } from '../plugins/api.ts';
+import type { ContainerRuntime, ReconcileOutcome, RunningPlugin } from '../plugins/api.ts';
 import type { Hash } from '../crdt/ids.ts';
 import type { InstancesFact } from '../crdt/model.ts';
 import type { BlobTransfer } from './net/blob-transfer.ts';
 import { ClusterError } from './errors.ts';
 import type { Member } from './member.ts';
+import type { MemberInfo } from './node-api.ts';
 import type { Config } from './config.ts';
 import type { Clock, Log, Random, Timer } from './ports.ts';
 import { PluginHost } from './reconcile/plugin-host.ts';
@@ -38,6 +39,12 @@ const dockerName = 'docker';
 /** Blobs that no image of the environment needs any more go after the grace, looked at so often. */
 const collectEveryMs = 10 * 60_000;
 const blobGraceMs = 60 * 60_000;
+/**
+ * What is not known yet looks as if it did not run. For this long after a start the rules of the daemon before this one
+ * stay, unless every other member was heard of sooner.
+ */
+const firstSightMsMax = 6_000;
+const firstSightLookMs = 50;
 /** Changes within this time are looked at together. */
 const lookDelayMs = 20;
 
@@ -51,6 +58,9 @@ export class Workload {
   #stopListening: () => void = () => {};
   #lookTimer: Timer | null = null;
   #collectTimer: Timer | null = null;
+  #sightTimer: Timer | null = null;
+  #sightDueMs = 0;
+  #isSighted = false;
   /** What the plugins were last asked for. */
   #viewKey = '';
 
@@ -95,7 +105,13 @@ export class Workload {
         text: `plugin ${plugin} is off: ${reason}`,
       });
     }
-    this.#reconciler = new Reconciler(started, {
+    const gated = started.map((one) =>
+      one.running === this.#names
+        ? { name: one.name, running: this.#afterFirstSight(one.running) }
+        : one,
+    );
+    this.#sightDueMs = clock.monotonicMs() + firstSightMsMax;
+    this.#reconciler = new Reconciler(gated, {
       clock,
       random,
       log,
@@ -107,6 +123,37 @@ export class Workload {
     this.#stopListening = member.node.onChange(() => this.#lookAgain());
     this.#reconciler.request();
     this.#scheduleCollection();
+    this.#lookForSight();
+  }
+
+  #afterFirstSight(running: RunningPlugin): RunningPlugin {
+    return {
+      reconcile: async (view, signal) =>
+        this.#hasFirstSight()
+          ? await running.reconcile(view, signal)
+          : { changes: [], failures: [], pending: ['waiting for what others run'] },
+      stop: () => running.stop(),
+      purge: (signal) => running.purge(signal),
+    };
+  }
+
+  /** Every host has said what it runs, or is known not to be there; once so, always so. */
+  #hasFirstSight(): boolean {
+    const { member, clock } = this.#options;
+    if (this.#isSighted) return true;
+    const told = new Set<string>(member.node.facts(dockerName).map((fact) => fact.owner));
+    const isAwaited = (one: MemberInfo): boolean =>
+      !told.has(one.node) && (one.isSelf || one.lastSeenMs === null || one.liveness !== 'dead');
+    const others = member.node.members().filter(({ liveness }) => liveness !== 'left');
+    this.#isSighted = !others.some(isAwaited) || clock.monotonicMs() >= this.#sightDueMs;
+    return this.#isSighted;
+  }
+
+  #lookForSight(): void {
+    this.#sightTimer = this.#options.clock.setTimer(firstSightLookMs, () => {
+      if (this.#hasFirstSight()) this.#reconciler?.request('names');
+      else this.#lookForSight();
+    });
   }
 
   #scheduleCollection(): void {
@@ -168,6 +215,7 @@ export class Workload {
     this.#stopListening();
     this.#lookTimer?.cancel();
     this.#collectTimer?.cancel();
+    this.#sightTimer?.cancel();
     await this.#reconciler?.stop();
     this.#reconciler = null;
   }

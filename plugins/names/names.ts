@@ -170,7 +170,7 @@ class Names implements RunningNames {
     // A host without services needs no iptables.
     if (found.routes.length === 0 && this.#state.rules === null) return;
     const local = localAddresses(found.routes);
-    const rules = renderRules({
+    const inputs = {
       hostId: view.hostId,
       virtualAddress: view.virtualAddress,
       advertise: view.advertise,
@@ -178,8 +178,10 @@ class Names implements RunningNames {
       isAdvertiseLocal: hasAddress(found.interfaces, view.advertise),
       bridgeSubnets: bridgesOf(found.interfaces, local).map(({ subnet }) => subnet),
       taken: found.taken,
-    });
-    await this.#keepRestore(rules, view.virtualAddress);
+    };
+    const rules = renderRules(inputs);
+    const atBoot = renderRules({ ...inputs, routes: found.routes.map(ownFirst) });
+    await this.#keepRestore(atBoot, view.virtualAddress);
     const { applied, hasChanged } = await applyRules(
       this.#config.iptables,
       rules,
@@ -318,6 +320,12 @@ async function keepHairpin(
   const bridges = bridgesOf(interfaces, localAddresses(routes)).map(({ name }) => name);
   const changed = await setHairpin(bridges, signal);
   if (changed.length > 0) run.changes.push(`hairpin mode on for ${changed.join(', ')}`);
+}
+
+/** A host that boots without a daemon may be alone: what it runs itself is all that is sure to be there. */
+function ownFirst(route: UsableRoute): UsableRoute {
+  if (route.port.local.length === 0) return route;
+  return { ...route, port: { ...route.port, remote: [] } };
 }
 
 function localAddresses(routes: readonly UsableRoute[]): string[] {
