@@ -266,24 +266,21 @@ export class Planning {
     }));
   }
 
-  /** Instances that live hosts report. Facts of hosts that are not alive say nothing about now. */
-  #reported(): readonly { host: HostView; instance: Reported }[] {
+  /** What hosts that are still members said last; of hosts that are not alive that says nothing about now. */
+  #reported(): readonly { host: HostView; instance: Reported; isDead: boolean }[] {
     const hosts = new Map(this.#environmentHosts().map((host) => [host.node as string, host]));
     return this.#options.facts().flatMap((fact) => {
       const host = hosts.get(fact.owner);
-      const isLive =
-        host !== undefined &&
-        (host.id === this.#options.self ||
-          host.liveness === 'alive' ||
-          host.liveness === 'suspect');
-      return isLive ? reportedInstances(fact.value).map((instance) => ({ host, instance })) : [];
+      if (host === undefined) return [];
+      const isDead = host.id !== this.#options.self && host.liveness === 'dead';
+      return reportedInstances(fact.value).map((instance) => ({ host, instance, isDead }));
     });
   }
 
   #seen(): ReadonlyMap<string, readonly SeenInstance[]> {
     const out = new Map<string, SeenInstance[]>();
-    for (const { host, instance } of this.#reported()) {
-      if (goneStates.has(instance.state)) continue;
+    for (const { host, instance, isDead } of this.#reported()) {
+      if (isDead || goneStates.has(instance.state)) continue;
       const key = slotKey(instance.serviceId, instance.slot);
       const isHealthy =
         instance.state === 'running' &&
@@ -300,7 +297,7 @@ export class Planning {
         placement.host,
       ]),
     );
-    return this.#reported().flatMap(({ host, instance }) => {
+    return this.#reported().flatMap(({ host, instance, isDead }) => {
       if (instance.state !== 'running' || host.address === null) return [];
       const isPlanned = planned.get(slotKey(instance.serviceId, instance.slot)) === host.id;
       const isHealthy = instance.health === 'none' || instance.health === 'healthy';
@@ -315,6 +312,7 @@ export class Planning {
           address,
           isHealthy,
           isSuspect,
+          isDead,
           isPlanned,
         },
       ];

@@ -25,6 +25,8 @@ export interface LiveInstance {
   readonly isHealthy: boolean;
   /** Its host does not answer at the moment but is not given up. */
   readonly isSuspect: boolean;
+  /** Its host was given up; what it last said may still be so, when only its daemon died. */
+  readonly isDead: boolean;
   /** Its host is the one that the plan names. */
   readonly isPlanned: boolean;
 }
@@ -143,7 +145,9 @@ function addressOf(target: string, consumer: Service, input: RenderInput): strin
     (dependency) => dependency.service === target && dependency.onChange === 'restart',
   );
   if (!isFollowing) return serviceHost(target, input.env);
-  const live = input.live.filter((instance) => instance.service === target && instance.isHealthy);
+  const live = input.live.filter(
+    (instance) => instance.service === target && instance.isHealthy && !instance.isDead,
+  );
   return (
     live.toSorted((a, b) => compareText(a.slot, b.slot))[0]?.hostAddress ??
     serviceHost(target, input.env)
@@ -216,6 +220,8 @@ function renderRoutes(
 
 function targetsOf(live: readonly LiveInstance[]): readonly LiveInstance[] {
   return narrowed(live, [
+    // A dead daemon leaves its containers running: where nothing else is, they are worth a try.
+    (instance) => !instance.isDead,
     (instance) => instance.isHealthy,
     (instance) => !instance.isSuspect,
     (instance) => instance.isPlanned,

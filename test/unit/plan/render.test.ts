@@ -30,6 +30,7 @@ function live(service: string, host: number, more: Partial<LiveInstance> = {}): 
     address: `172.31.0.${host + 2}`,
     isHealthy: true,
     isSuspect: false,
+    isDead: false,
     isPlanned: true,
     ...more,
   };
@@ -135,6 +136,14 @@ describe('where a service is reached', () => {
     const suspected = live('s0', 2, { isSuspect: true });
     expect(routeOf([suspected, live('s0', 1)])?.remote).toEqual(['10.0.0.1']);
     expect(routeOf([suspected])?.remote).toEqual(['10.0.0.2']);
+  });
+
+  test('[trellis:R3] a dead host gets traffic only where nothing else is: perhaps only its daemon died', () => {
+    const dead = live('s0', 2, { isDead: true });
+    expect(routeOf([dead, live('s0', 1, { isHealthy: false, isPlanned: false })])?.remote).toEqual([
+      '10.0.0.1',
+    ]);
+    expect(routeOf([dead])?.remote).toEqual(['10.0.0.2']);
   });
 
   test('healthy before unwell, planned before successors, anything before nothing', () => {
