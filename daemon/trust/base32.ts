@@ -38,6 +38,8 @@ export function unbase32(text: string, length: number): Uint8Array | null {
       out[at++] = (value >> bits) & 0xff;
     }
   }
+  // One text for every value: a mistyped last letter must not pass because only its padding differs.
+  if ((value & ((1 << bits) - 1)) !== 0) return null;
   return out;
 }
 
