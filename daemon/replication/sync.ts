@@ -159,7 +159,12 @@ export class Sync {
 
   summary(): SummaryMessage {
     const { roster, documents, facts, plans } = this.#options;
-    const docs = Object.fromEntries(documents.names().map((doc) => [doc, this.#docDigest(doc)]));
+    const docs: Record<string, Hash> = {};
+    for (const doc of documents.names()) {
+      const heads = documents.chainHeads(doc);
+      // One that was only looked at is as if it were not there: others may not have looked.
+      if (Object.keys(heads).length > 0) docs[doc] = digestOf(heads, this.#options.crypto);
+    }
     return { t: 'sum', r: roster.digest(), d: docs, f: facts.digest(), p: plans.heads() };
   }
 
