@@ -19,8 +19,10 @@ if [ -z "${NODE_COMPILE_CACHE-}" ]; then
   fi
   export NODE_COMPILE_CACHE
 fi
-# Both limits keep an idle daemon small: a small young generation, and a heap that is collected before it has grown by
-# more than 60 %. Without the second, a daemon with 10,000 services grew from 190 to 280 MB by 300 edits; edits take as long.
+# What keeps an idle daemon small: a small young generation, a heap that is collected before it has grown by more than
+# 60 %, and memory given back once 128 kB are free at its end, which the C library by itself stops doing after the first
+# large buffer. With 10,000 services the second saves up to 70 MB after many edits, the third 20 MB at once.
+export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_-131072}"
 case ${1-} in
   daemon) exec "$lib/node" --max-semi-space-size=1 --heap-growing-percent=60 "$lib/daemon.mjs" "$@" ;;
   *) exec "$lib/node" "$lib/cli.mjs" "$@" ;;
