@@ -2,13 +2,12 @@
  * The process: owns the state directory, serves the unix socket from its first moment, and brings membership up and
  * down (`Lifecycle`). What exists only while the host is a member is in `member.ts` and `workload.ts`.
  */
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { BundleSource } from '../bootstrap/bundle-source.ts';
 import { renderJoinCommand, renderJoinScript } from '../bootstrap/join-script.ts';
-import type { ClusterId } from '../crdt/ids.ts';
 import type { SignedBytes } from '../crdt/records.ts';
 import { createApi } from './api/create-api.ts';
 import type { Api } from './api/create-api.ts';
@@ -17,6 +16,8 @@ import { defaultConfig } from './config.ts';
 import { ClusterError } from './errors.ts';
 import { makeHostTools } from './host-tools.ts';
 import { Member } from './member.ts';
+import { membershipFile, readMembership, writeMembership } from './membership-file.ts';
+import type { Membership } from './membership-file.ts';
 import { collectMetrics } from './metrics.ts';
 import { BlobTransfer } from './net/blob-transfer.ts';
 import { assertPortFree } from './net/free-port.ts';
@@ -48,7 +49,6 @@ import type { Login } from './trust/login.ts';
 import { dnsLabelOf } from './trust/identity.ts';
 import { writeIssuingKey } from './trust/issuing-key.ts';
 import { join } from './trust/join-client.ts';
-import type { PeerHint } from './trust/join-wire.ts';
 import { fetchRoster } from './roster-recovery.ts';
 import { Workload } from './workload.ts';
 
@@ -62,13 +62,6 @@ export interface DaemonOptions {
   readonly advertise: string | null;
   readonly api: { readonly address: string; readonly port: number };
   readonly hostsFile: string | null;
-}
-
-/** `cluster.json` in the state directory: its presence means this host is a member. Written last, removed first. */
-interface Membership {
-  readonly v: 1;
-  readonly clusterId: ClusterId;
-  readonly hints: readonly PeerHint[];
 }
 
 /** `init` and `join` answer when the host is ready, or after this: an engine may hang. */
@@ -108,8 +101,9 @@ export class Daemon implements Lifecycle {
     const { paths } = this.#options;
     await mkdir(paths.run, { recursive: true, mode: 0o755 });
     await this.#api.openSocket(paths.socket);
-    const membership = readMembership(paths.state);
-    if (membership !== null) await this.#bringUp(membership);
+    const mended = [...this.#store.identity.mended];
+    const membership = readMembership(paths.state, mended);
+    if (membership !== null) await this.#bringUp(membership, mended);
     this.#isReady = true;
   }
 
@@ -262,10 +256,7 @@ export class Daemon implements Lifecycle {
 
   /** A host is a member once this file is there; before that nothing counts. */
   async #becomeMember(membership: Membership, login: Login | null): Promise<void> {
-    writeFileDurablySync(
-      joinPath(this.#store.stateDir, 'cluster.json'),
-      Buffer.from(JSON.stringify(membership)),
-    );
+    writeMembership(this.#store.stateDir, membership);
     await this.#reopenStore();
     await this.#bringUp(membership);
     if (login !== null) this.#member?.logins.begin(login);
@@ -281,9 +272,9 @@ export class Daemon implements Lifecycle {
     }
   }
 
-  async #bringUp(membership: Membership): Promise<void> {
+  async #bringUp(membership: Membership, mended: string[] = []): Promise<void> {
     const { clock, random, log } = this.#options;
-    const member = await this.#makeMember(membership);
+    const member = await this.#makeMember(membership, mended);
     this.#member = member;
     await member.start();
     const certificate = await member.certificate.start();
@@ -304,7 +295,7 @@ export class Daemon implements Lifecycle {
     await this.#workload.start();
   }
 
-  async #makeMember(membership: Membership): Promise<Member> {
+  async #makeMember(membership: Membership, mended: string[]): Promise<Member> {
     const { clock, random, log, paths, version, listen, advertise } = this.#options;
     const make = (): Member =>
       new Member({
@@ -319,6 +310,7 @@ export class Daemon implements Lifecycle {
         advertise,
         version,
         hints: membership.hints,
+        mended,
         apiPort: () => this.#apiPort,
         onJoinAttempt: (attempt) => this.#auditJoin(attempt),
         onCertificate: (certificate) => this.#api.setCertificate(certificate),
@@ -360,19 +352,23 @@ export class Daemon implements Lifecycle {
   async #wipe({ keepIdentity = false } = {}): Promise<void> {
     await this.#api.closeHttps();
     this.#apiPort = 0;
-    rmSync(joinPath(this.#store.stateDir, 'cluster.json'), { force: true });
+    rmSync(joinPath(this.#store.stateDir, membershipFile), { force: true });
     await this.#takeDown();
     this.#audit.close();
     await this.#store.close();
     const { state } = this.#options.paths;
-    const identity = keepIdentity ? [] : ['host.key', 'host.id', 'incarnation'];
+    const identity = keepIdentity
+      ? []
+      : ['host.key.copy', 'host.key', 'host.id.copy', 'host.id', 'incarnation'];
     for (const name of [
+      `${membershipFile}.copy`,
       ...identity,
       'index.log',
       'logs',
       'files',
       'plugins',
       'blobs',
+      'issuing.key.copy',
       'issuing.key',
       'api.key',
       'api.pem',
@@ -542,16 +538,4 @@ export class Daemon implements Lifecycle {
     if (!existsSync(sums)) writeFileDurablySync(sums, Buffer.from(`${served.sha256}  ${name}\n`));
     return sums;
   }
-}
-
-function readMembership(stateDir: string): Membership | null {
-  const path = joinPath(stateDir, 'cluster.json');
-  if (!existsSync(path)) return null;
-  const value = JSON.parse(readFileSync(path, 'utf8')) as Partial<Membership>;
-  if (value.v === 1 && typeof value.clusterId === 'string') return value as Membership;
-  throw new ClusterError('STATE_DAMAGED', {
-    name: 'cluster.json',
-    detail: 'unknown content',
-    setAside: 'nothing',
-  });
 }

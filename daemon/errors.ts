@@ -69,7 +69,7 @@ export const errorTable = {
   STATE_DAMAGED: {
     exit: 1,
     http: 503,
-    text: '{name} in the state directory is damaged: {detail}; it was set aside as {setAside} and is rebuilt from a peer',
+    text: '{name} in the state directory is damaged: {detail}; {todo}',
   },
   ROSTER_LOST: {
     exit: 1,

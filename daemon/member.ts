@@ -49,6 +49,8 @@ export interface MemberOptions {
   readonly version: string;
   /** First addresses of others, from the join answer; own facts replace them. */
   readonly hints: readonly PeerHint[];
+  /** Names of small files that came back from their copies; reported. */
+  readonly mended: string[];
   apiPort(): number;
   onJoinAttempt(attempt: JoinAttempt): void;
   onCertificate(certificate: Certificate): void;
@@ -102,6 +104,13 @@ export class Member implements ClusterAccess {
     invariant(authority !== null, 'a member has its authority record');
     this.caPem = pemOf(authority.caCertificate);
     const issuing = this.#issuing(authority.caCertificate);
+    for (const name of options.mended)
+      this.node.noteDamage({
+        name,
+        kind: 'corrupt',
+        setAside: null,
+        detail: 'it came back from its copy',
+      });
     this.certificate = this.#makeCertificate(authority.name, issuing);
     this.admission = this.#makeAdmission(issuing);
     this.#introductions = new Introductions({
@@ -323,12 +332,16 @@ export class Member implements ClusterAccess {
   }
 
   #issuing(caCertificate: Uint8Array): CertificateAuthority {
-    const issuing = readIssuingKey(this.#options.store.stateDir, caCertificate);
+    const issuing = readIssuingKey(
+      this.#options.store.stateDir,
+      caCertificate,
+      this.#options.mended,
+    );
     if (issuing !== null) return issuing;
     throw new ClusterError('STATE_DAMAGED', {
-      name: 'issuing key',
-      detail: 'missing',
-      setAside: 'nothing',
+      name: 'issuing.key',
+      detail: 'it is missing or is not the key of this cluster, and so is its copy',
+      todo: 'copy it from the state directory of another member, or restore a backup',
     });
   }
 

@@ -86,8 +86,8 @@ export class ApiCertificate {
     try {
       const leaf = new X509Certificate(certPem);
       const issuer = new X509Certificate(authority.certificateDer);
-      if (leaf.verify(issuer.publicKey) && leaf.checkPrivateKey(createPrivateKey(keyPem)))
-        return { keyPem, certPem };
+      const isOurs = leaf.verify(issuer.publicKey) && isChainOf(certPem, issuer);
+      if (isOurs && leaf.checkPrivateKey(createPrivateKey(keyPem))) return { keyPem, certPem };
     } catch (error) {
       log.warn('api.certificate-unreadable', { reason: reasonOf(error) });
     }
@@ -122,4 +122,11 @@ export class ApiCertificate {
       );
     });
   }
+}
+
+/** Of the chain, Node's parser looks at the first certificate only; a damaged second one would end the server. */
+function isChainOf(certPem: string, issuer: X509Certificate): boolean {
+  const [, second, ...others] = certPem.match(/-----BEGIN[^-]+-----[^-]+-----END[^-]+-----/g) ?? [];
+  if (second === undefined || others.length > 0) return false;
+  return new X509Certificate(second).fingerprint256 === issuer.fingerprint256;
 }

@@ -51,12 +51,35 @@ test('a lost counter goes on above every earlier incarnation', async () => {
   expect(open().identity.incarnation).toBeGreaterThan(incarnation + 1_000_000);
 });
 
-test('a damaged key is refused, never replaced', async () => {
-  open();
-  await closeAll();
-  const path = join(dir, 'host.key');
+function damage(name: string): void {
+  const path = join(dir, name);
   const text = readFileSync(path, 'utf8');
   writeFileSync(path, (text.startsWith('0') ? '1' : '0') + text.slice(1));
+}
+
+test('a damaged or lost key or host id comes back from its copy', async () => {
+  const first = open().identity;
+  for (const spoil of [
+    () => damage('host.key'),
+    () => damage('host.id'),
+    () => damage('host.key.copy'),
+    () => rmSync(join(dir, 'host.key')),
+    () => rmSync(join(dir, 'host.id')),
+  ]) {
+    await closeAll();
+    spoil();
+    const again = open().identity;
+    expect([again.nodeId, again.hostId]).toEqual([first.nodeId, first.hostId]);
+  }
+  for (const name of ['host.key', 'host.id'])
+    expect(readFileSync(join(dir, name))).toEqual(readFileSync(join(dir, `${name}.copy`)));
+});
+
+test('a key whose copy is damaged, too, is refused, never replaced', async () => {
+  open();
+  await closeAll();
+  damage('host.key');
+  damage('host.key.copy');
   expect(() => open()).toThrowError(expect.objectContaining({ code: 'IDENTITY_DAMAGED' }));
 });
 

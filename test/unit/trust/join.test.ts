@@ -373,6 +373,13 @@ describe('the API certificate', () => {
       writeFileSync(joinPath(dir, 'api.pem'), 'garbage');
       const repaired = await certificate(dir, now, ['10.0.0.2']).start();
       expect(readFileSync(joinPath(dir, 'api.pem'), 'utf8')).toBe(repaired.certPem);
+      // Damage in the second certificate of the chain, which Node's parser does not look at.
+      const at = repaired.certPem.lastIndexOf('-----BEGIN') + 200;
+      const flipped = repaired.certPem.at(at) === 'A' ? 'B' : 'A';
+      const damaged = repaired.certPem.slice(0, at) + flipped + repaired.certPem.slice(at + 1);
+      writeFileSync(joinPath(dir, 'api.pem'), damaged);
+      const again = await certificate(dir, now, ['10.0.0.2']).start();
+      expect([damaged, repaired.certPem]).not.toContain(again.certPem);
     } finally {
       rmSync(dir, { recursive: true, force: true });
     }
