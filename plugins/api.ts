@@ -233,4 +233,9 @@ export interface RoutePort {
   readonly local: readonly string[];
   /** Advertised addresses of other hosts that have a live instance; each forwards `number` to its own. Sorted. */
   readonly remote: readonly string[];
+  /**
+   * Container addresses of this host's instances for what other hosts send here; absent: `local`. Others decide whether
+   * to send, and do so the moment they hear that an instance is well: the way in must be open before. Sorted.
+   */
+  readonly inbound?: readonly string[];
 }

@@ -298,9 +298,12 @@ export class Planning {
       ]),
     );
     return this.#reported().flatMap(({ host, instance, isDead }) => {
-      if (instance.state !== 'running' || host.address === null) return [];
+      const isRunning = instance.state === 'running';
+      // Own ones that are still to start have their address already: the way to them is opened ahead.
+      const isComing = host.id === this.#options.self && !goneStates.has(instance.state);
+      if (host.address === null || !(isRunning || isComing)) return [];
       const isPlanned = planned.get(slotKey(instance.serviceId, instance.slot)) === host.id;
-      const isHealthy = instance.health === 'none' || instance.health === 'healthy';
+      const isHealthy = isRunning && (instance.health === 'none' || instance.health === 'healthy');
       const { service, slot, address } = instance;
       const isSuspect = host.liveness === 'suspect';
       return [
@@ -310,6 +313,7 @@ export class Planning {
           host: host.id,
           hostAddress: host.address,
           address,
+          isRunning,
           isHealthy,
           isSuspect,
           isDead,

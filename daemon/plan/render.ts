@@ -22,6 +22,8 @@ export interface LiveInstance {
   readonly hostAddress: string;
   /** The container's own address on its host. */
   readonly address: string | null;
+  /** False only for instances of this host that are still to start. */
+  readonly isRunning: boolean;
   readonly isHealthy: boolean;
   /** Its host does not answer at the moment but is not given up. */
   readonly isSuspect: boolean;
@@ -188,14 +190,17 @@ function renderRoutes(
     .filter((service) => service.ports.length > 0)
     .toSorted((a, b) => compareText(a.name, b.name))
     .map((service) => {
-      const targets = targetsOf(byService.get(service.name) ?? []);
+      const live = byService.get(service.name) ?? [];
+      const targets = targetsOf(live.filter((instance) => instance.isRunning));
+      const own = live.filter((instance) => instance.host === input.self.id);
+      const inbound = addressesOf(
+        narrowed(own, [(instance) => instance.isHealthy, (instance) => instance.isRunning]),
+      );
       const ports = service.ports.flatMap((port): RoutePort[] => {
         const number = numbers.get(`${service.name}/${port.name}`);
         if (number === undefined) return [];
         const isLocal = (target: LiveInstance): boolean => target.host === input.self.id;
-        const local = targets
-          .filter(isLocal)
-          .flatMap((target) => (target.address === null ? [] : [target.address]));
+        const local = addressesOf(targets.filter(isLocal));
         const remote = targets
           .filter((target) => !isLocal(target))
           .map((target) => target.hostAddress);
@@ -205,8 +210,9 @@ function renderRoutes(
             protocol: port.protocol,
             number,
             container: port.container,
-            local: [...new Set(local)].toSorted(compareText),
+            local,
             remote: [...new Set(remote)].toSorted(compareText),
+            inbound,
           },
         ];
       });
@@ -216,6 +222,11 @@ function renderRoutes(
         ports: ports.toSorted((a, b) => compareText(a.name, b.name)),
       };
     });
+}
+
+function addressesOf(instances: readonly LiveInstance[]): readonly string[] {
+  const addresses = instances.flatMap(({ address }) => (address === null ? [] : [address]));
+  return [...new Set(addresses)].toSorted(compareText);
 }
 
 function targetsOf(live: readonly LiveInstance[]): readonly LiveInstance[] {

@@ -1,6 +1,6 @@
 /** What `trellis names show` says: where each name and number leads on this host, and why. Pure. */
 import type { DesiredView } from '../api.ts';
-import { chainsOf, targetsOf, type Chains } from './rules.ts';
+import { chainsOf, inboundOf, targetsOf, type Chains } from './rules.ts';
 import { itemOf, usableRoutes, type UsableRoute } from './usable-routes.ts';
 
 export interface NamesReport {
@@ -60,7 +60,7 @@ function describePort(route: UsableRoute, name: string, taken: ReadonlySet<strin
   const { port } = route;
   const targets = targetsOf(port);
   const isTaken = taken.has(`${port.protocol}/${port.number}`);
-  const inbound = port.local.length === 0 ? 'nothing-here' : isTaken ? 'taken' : 'forwarded';
+  const inbound = inboundOf(port).length === 0 ? 'nothing-here' : isTaken ? 'taken' : 'forwarded';
   return {
     service: route.service,
     port: port.name,

@@ -34,7 +34,7 @@ import {
   restoreScript,
   restoreScriptName,
 } from './restore-script.ts';
-import { chainsOf, renderRules, targetsOf, type RuleSet } from './rules.ts';
+import { chainsOf, inboundOf, renderRules, targetsOf, type RuleSet } from './rules.ts';
 import { emptyState, parseState, type NamesState } from './state.ts';
 import { itemOf, usableRoutes, type UsableRoute } from './usable-routes.ts';
 
@@ -329,7 +329,7 @@ function ownFirst(route: UsableRoute): UsableRoute {
 }
 
 function localAddresses(routes: readonly UsableRoute[]): string[] {
-  return [...new Set(routes.flatMap(({ port }) => port.local))];
+  return [...new Set(routes.flatMap(({ port }) => [...port.local, ...inboundOf(port)]))];
 }
 
 function isWanted(key: string, routes: readonly UsableRoute[]): boolean {

@@ -1,7 +1,7 @@
 /**
  * What brings names back after a reboot without the daemon: a script and the rules it loads. The containers come back by
- * themselves with the same addresses, so the last known rules are right for this host's own, and for the others' until
- * somebody knows better. Pure.
+ * themselves with the same addresses, so the last known rules are right for this host's own instances. Others are only
+ * asked for services that do not run here: a host that boots without a daemon may be alone. Pure.
  */
 import { restoreText, type RuleSet } from './rules.ts';
 

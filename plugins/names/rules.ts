@@ -110,7 +110,7 @@ export function hasInbound(
   { port }: UsableRoute,
 ): boolean {
   if (!isIpv4(inputs.advertise) || inputs.advertise.startsWith('127.')) return false;
-  return port.local.length > 0 && !inputs.taken.has(`${port.protocol}/${port.number}`);
+  return inboundOf(port).length > 0 && !inputs.taken.has(`${port.protocol}/${port.number}`);
 }
 
 /** 'address:port' of everything that may get a connection to the virtual address, local containers first. */
@@ -125,6 +125,11 @@ export function targetsOf(port: RoutePort): Target[] {
   ];
 }
 
+/** Container addresses that get what other hosts send here. */
+export function inboundOf(port: RoutePort): readonly string[] {
+  return port.inbound ?? port.local;
+}
+
 export interface Target {
   readonly address: string;
   readonly to: string;
@@ -136,7 +141,7 @@ function virtualRules(chain: string, inputs: RuleInputs, route: UsableRoute): st
 }
 
 function inboundRules(chain: string, inputs: RuleInputs, route: UsableRoute): string[] {
-  const local = targetsOf(route.port).filter((target) => target.isLocal);
+  const local = targetsOf({ ...route.port, local: inboundOf(route.port), remote: [] });
   if (inputs.isAdvertiseLocal) return balance(chain, `-d ${inputs.advertise}/32`, route, local);
   return balance(chain, '', route, local, '-m addrtype --dst-type LOCAL ');
 }

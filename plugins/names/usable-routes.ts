@@ -102,6 +102,7 @@ function cleaned(port: RoutePort, advertise: string): RoutePort {
   return {
     ...port,
     local: usable(port.local),
+    ...(port.inbound === undefined ? {} : { inbound: usable(port.inbound) }),
     remote: usable(port.remote).filter((address) => address !== advertise),
   };
 }

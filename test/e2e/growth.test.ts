@@ -1,6 +1,6 @@
 /** From one host to two under requests: nobody notices but those who asked for more room. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { ServiceDetails } from '../../daemon/operations/answers.ts';
+import type { EventRow, HistoryRow, ServiceDetails } from '../../daemon/operations/answers.ts';
 import { eventually } from '../await.ts';
 import { TestCluster } from '../testbed/cluster.ts';
 import { webImage } from '../testbed/image.ts';
@@ -45,9 +45,8 @@ it('a cluster of one becomes one of two without a failed request [coreos:A31]', 
   await cluster.bed.grow({ engine: true });
   const start = performance.now();
   await cluster.join(1, ['web']);
+  await cluster.login(1);
   timings['join'] = Math.round(performance.now() - start);
-  // Reads and writes go on meanwhile, too.
-  await cluster.json(0, ['host', 'set', 'h1', 'rack=a']);
   for (const index of [0, 1]) {
     await eventually(
       async () => {
@@ -61,17 +60,46 @@ it('a cluster of one becomes one of two without a failed request [coreos:A31]', 
       { withinMs: 60_000, everyMs: 250, what: `h${index + 1} sees the service on both` },
     );
   }
+  // Nobody planned: that was the cluster's own doing.
+  const events = await cluster.json<EventRow[]>(0, ['events']);
+  expect(events.map(({ kind }) => kind)).toContain('plan.automatic');
+  await cluster.json(1, ['host', 'set', 'h1', 'rack=a', '--wait']);
   timings['join to running on both'] = Math.round(performance.now() - start);
   // Both are asked from now on, by the first host as well.
-  await eventually(() => Object.keys(loop.peek().answers).length === 2, { withinMs: 20_000 });
+  const answered = () =>
+    new Set(loop.peek().samples.flatMap(({ isOk, answer }) => (isOk ? [answer] : []))).size;
+  await eventually(() => answered() === 2, { withinMs: 20_000 });
   const seen = loop.peek().ok;
   await eventually(() => loop.peek().ok > seen + 100, { withinMs: 20_000 });
   const result = await loop.stop();
   timings['requests'] = result.ok;
   timings['longest gap'] = Math.round(result.longestGapMs);
-  expect([result.failed, Object.keys(result.answers).length]).toEqual([0, 2]);
+  expect([result.failed, result.answers]).toEqual([0, expect.any(Object)]);
   expect(await h1.mustExec(`docker inspect -f '{{.State.StartedAt}}' $(docker ps -q)`)).toBe(
     started,
   );
   expect((await cluster.trellis(1, ['status'])).code).toBe(0);
+});
+
+it('the new host knows what happened and who did what, also before it came', async () => {
+  const history = await cluster.json<HistoryRow[]>(1, ['history']);
+  expect(history.map(({ operator, message }) => [operator, message.split(':')[0]])).toEqual([
+    ['admin', 'host h1'],
+    ['admin', 'apply desired.yaml'],
+  ]);
+  const image = await cluster.json<HistoryRow[]>(1, ['history', 'services/site/image']);
+  expect(image.map(({ hash }) => hash)).toEqual([history[1]?.hash]);
+  const events = await cluster.json<EventRow[]>(1, ['events']);
+  expect(events.map(({ host, kind }) => `${host} ${kind}`)).toEqual(
+    expect.arrayContaining([
+      'h1 host.alive',
+      'h2 host.alive',
+      'h1 docker.changed',
+      'h2 docker.changed',
+    ]),
+  );
+  for (const index of [0, 1]) {
+    const doctor = await cluster.trellis(index, ['doctor', '--json']);
+    expect([doctor.code, doctor.stdout]).toEqual([0, expect.stringContaining('"ok":true')]);
+  }
 });

@@ -19,7 +19,7 @@ let before: string;
 
 const desired = `
 apiVersion: trellis/v1
-roles: { web: {} }
+roles: { web: {}, first: {} }
 services:
   site:
     role: web
@@ -34,10 +34,16 @@ services:
     ports: [ { name: http, container: 80 } ]
     env: { SITE: "{{services.site.host}}:{{services.site.ports.http}}" }
     stopGrace: 1s
+  lone:
+    role: first
+    image: demo/site:1
+    count: { perHost: { min: 1, max: 1 } }
+    ports: [ { name: http, container: 80 } ]
+    stopGrace: 1s
 `;
 
 beforeAll(async () => {
-  cluster = await TestCluster.create({ hosts: 2, roles: [['web'], ['web']] });
+  cluster = await TestCluster.create({ hosts: 2, roles: [['web', 'first'], ['web']] });
   h2 = cluster.bed.host(1);
   await makeImage(cluster.bed.host(0), 'demo/site:1', {
     files: {
@@ -58,14 +64,6 @@ beforeAll(async () => {
 }, 120_000);
 
 afterAll(async () => {
-  console.log(
-    (await h2.exec('true')).code,
-    cluster
-      .log(1)
-      .split('\n')
-      .filter((l) => /reconcile.changed|address|docker/.test(l))
-      .join('\n'),
-  );
   await cluster?.destroy();
   console.log('reboot, ms:', timings);
 });
@@ -157,6 +155,24 @@ describe('a host alone', { timeout: 120_000 }, () => {
     expect(await containersOf(h2)).toBe(before);
   });
 
+  it('is asked by others also while its daemon is stopped [trellis:R3]', async () => {
+    const lone = await cluster.json<ServiceDetails>(1, ['service', 'show', 'lone']);
+    const loneUrl = `http://${lone.address}:${lone.ports[0]?.number}/`;
+    const loop = await requestLoop(h2, { url: loneUrl, everyMs: 50 });
+    await eventually(() => loop.peek().ok > 10, { withinMs: 20_000 });
+    await cluster.signalDaemon(0, 'TERM');
+    await eventually(
+      async () => (await cluster.hosts(1)).find(({ name }) => name === 'h1')?.state === 'dead',
+      { withinMs: 30_000, everyMs: 100 },
+    );
+    const seen = loop.peek().ok;
+    await eventually(() => loop.peek().ok > seen + 40, { withinMs: 20_000 });
+    await cluster.startDaemon(0);
+    await cluster.waitReady(2);
+    const { failed } = await loop.stop();
+    expect(failed).toBe(0);
+  });
+
   it('does not need any daemon anywhere [trellis:R3] [trellis:R4]', async () => {
     const hosts = [0, 1];
     const state = async () =>
@@ -173,11 +189,12 @@ describe('a host alone', { timeout: 120_000 }, () => {
           ];
         }),
       );
-    // Each host forwards both services to the other one, too.
+    // Each host forwards to the other one, too.
     for (const [index, other] of [h2, cluster.bed.host(0)].entries()) {
       const count = `iptables-save -t nat | grep -c -- '--to-destination ${other.ip}:'`;
+      const wanted = index === 0 ? '2' : '3';
       await eventually(
-        async () => (await cluster.bed.host(index).exec(count)).stdout.trim() === '2',
+        async () => (await cluster.bed.host(index).exec(count)).stdout.trim() === wanted,
         { withinMs: 20_000, everyMs: 200 },
       );
     }

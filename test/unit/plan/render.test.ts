@@ -28,6 +28,7 @@ function live(service: string, host: number, more: Partial<LiveInstance> = {}): 
     host: hostId(host),
     hostAddress: `10.0.0.${host}`,
     address: `172.31.0.${host + 2}`,
+    isRunning: true,
     isHealthy: true,
     isSuspect: false,
     isDead: false,
@@ -144,6 +145,18 @@ describe('where a service is reached', () => {
       '10.0.0.1',
     ]);
     expect(routeOf([dead])?.remote).toEqual(['10.0.0.2']);
+  });
+
+  test('the way in is open before others are told to use it [coreos:A31]', () => {
+    const coming = live('s0', 0, { isRunning: false, isHealthy: false });
+    const route = routeOf([coming, live('s0', 1)]);
+    expect([route?.local, route?.remote, route?.inbound]).toEqual([
+      [],
+      ['10.0.0.1'],
+      ['172.31.0.2'],
+    ]);
+    const unwell = live('s0', 0, { isHealthy: false });
+    expect(routeOf([unwell, live('s0', 1)])?.inbound).toEqual(['172.31.0.2']);
   });
 
   test('healthy before unwell, planned before successors, anything before nothing', () => {
