@@ -11,7 +11,7 @@ import type { Clock, Log, Timer } from './ports.ts';
 /** Longer than a redial takes when nothing is wrong. */
 const firstAfterMs = 5_000;
 const againAfterMs = 60_000;
-/** Members waited for at once. */
+/** Members waited for at once; beyond it they take turns. */
 const waitingMax = 64;
 
 export class Introductions {
@@ -21,6 +21,10 @@ export class Introductions {
     introduce(node: NodeId): Promise<void>;
   };
   readonly #waiting = new Map<NodeId, Timer>();
+  /** Away, but without a turn yet; whoever had one comes last. */
+  #queue: readonly NodeId[] = [];
+  /** Away and shown our chain before. */
+  #asked = new Set<NodeId>();
 
   constructor(options: {
     readonly clock: Clock;
@@ -40,14 +44,27 @@ export class Introductions {
       timer.cancel();
       this.#waiting.delete(node);
     }
-    for (const node of away)
-      if (!this.#waiting.has(node) && this.#waiting.size < waitingMax)
-        this.#wait(node, firstAfterMs);
+    this.#asked = this.#asked.intersection(away);
+    const queued = new Set(this.#queue.filter((node) => away.has(node)));
+    for (const node of away) if (!this.#waiting.has(node)) queued.add(node);
+    this.#queue = [...queued];
+    this.#fill();
+  }
+
+  #fill(): void {
+    const free = Math.max(0, waitingMax - this.#waiting.size);
+    const next = this.#queue.slice(0, free);
+    this.#queue = this.#queue.slice(free);
+    // Whoever was asked before comes about once a minute, also when it has to share its turn.
+    const share = waitingMax / (waitingMax + this.#queue.length);
+    const againMs = Math.max(firstAfterMs, againAfterMs * share);
+    for (const node of next) this.#wait(node, this.#asked.has(node) ? againMs : firstAfterMs);
   }
 
   stop(): void {
     for (const timer of this.#waiting.values()) timer.cancel();
     this.#waiting.clear();
+    this.#queue = [];
   }
 
   #wait(node: NodeId, delayMs: number): void {
@@ -55,7 +72,10 @@ export class Introductions {
       this.#options.introduce(node).catch((error: unknown) => {
         this.#options.log.debug('introduction.failed', { node, reason: reasonOf(error) });
       });
-      if (this.#waiting.has(node)) this.#wait(node, againAfterMs);
+      if (!this.#waiting.delete(node)) return;
+      this.#asked.add(node);
+      this.#queue = [...this.#queue, node];
+      this.#fill();
     });
     this.#waiting.set(node, timer);
   }
