@@ -44,7 +44,7 @@ export class Introductions {
       timer.cancel();
       this.#waiting.delete(node);
     }
-    this.#asked = this.#asked.intersection(away);
+    this.#asked = new Set([...this.#asked].filter((node) => away.has(node)));
     const queued = new Set(this.#queue.filter((node) => away.has(node)));
     for (const node of away) if (!this.#waiting.has(node)) queued.add(node);
     this.#queue = [...queued];
