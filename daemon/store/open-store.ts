@@ -2,7 +2,8 @@
  * The state directory of one daemon:
  *
  * ```
- * lock  format  index.log  host.key  host.id  incarnation
+ * lock  format  index.log  incarnation
+ * host.key  host.id        and a `.copy` of each, see `kept-twice.ts`
  * logs/  files/            the Storage port
  * blobs/sha256/ab/<hash>   content-addressed bytes
  * plugins/<name>/          each plugin's own
