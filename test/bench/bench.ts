@@ -69,6 +69,8 @@ export interface Report {
 async function measure(wanted: ReadonlySet<string>, isQuick: boolean): Promise<Report> {
   const at = new Date();
   const before = await loadAverage();
+  // Now, since others may commit while it is measured.
+  const measured = await commit();
   const context = new BenchContext({ isQuick, wanted });
   try {
     for (const family of families) {
@@ -91,7 +93,7 @@ async function measure(wanted: ReadonlySet<string>, isQuick: boolean): Promise<R
     });
   return {
     machine: await machine(),
-    commit: await commit(),
+    commit: measured,
     at: at.toISOString(),
     isQuick,
     loadAverages: [before, await loadAverage()],
