@@ -55,6 +55,8 @@ export interface PlanningOptions {
 
 /** Things must have been as they are for this long before a plan is committed by itself. */
 const quietMs = 2_000;
+/** After an automatic plan that could not be committed. */
+const retryMs = 60_000;
 /** How long a moved instance waits for its successor to be healthy. */
 const keepMsMax = 120_000;
 /** Instances that will not come by themselves do not stand in for a slot. */
@@ -234,6 +236,10 @@ export class Planning {
         ? 'committed a plan of what several operators decided side by side'
         : 'committed a plan for changed hosts',
     });
+    // Once it is committed all of this begins anew; if it could not be (a full disk), it is tried again.
+    this.#isAutoDone = false;
+    this.#autoSinceMs = nowMs + retryMs - quietMs;
+    this.#autoDueMs = nowMs + retryMs;
     this.#options.commit(proposal);
   }
 

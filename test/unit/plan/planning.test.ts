@@ -63,6 +63,7 @@ class World {
   committed: CommittedPlan | null = null;
   isMergePending = false;
   isRefusing = false;
+  isDiskFull = false;
   facts: FactEntry[] = [];
   readonly commits: { inputs: PlanInputs; plan: Plan }[] = [];
   readonly events: string[] = [];
@@ -96,6 +97,7 @@ class World {
       hasGateway: () => true,
       commit: (proposal) => {
         this.commits.push(proposal);
+        if (this.isDiskFull) return;
         this.commit(proposal.inputs, proposal.plan);
       },
       emit: (event) => this.events.push(event.kind),
@@ -194,6 +196,20 @@ describe('automatic planning', () => {
     expect(new Set(world.committed?.plan.placements.map((one) => one.host))).toEqual(
       new Set([lowest]),
     );
+  });
+
+  test('a plan that could not be committed is tried again a minute later', () => {
+    const world = new World([serviceOf(0, { count: { perHost: { min: 1, max: 1 } } })]);
+    world.hosts = [...world.hosts, hostView(third)];
+    world.isDiskFull = true;
+    expect(world.quiet()).toBe(1);
+    expect(world.planning.nextDeadlineMs()).toBe(62_000);
+    world.isDiskFull = false;
+    world.planning.evaluate(61_999);
+    expect(world.places()).toHaveLength(2);
+    world.planning.evaluate(62_000);
+    expect(world.places()).toHaveLength(3);
+    expect(world.quiet(70_000)).toBe(0);
   });
 
   test('liveness alone commits nothing: that is failover', () => {
