@@ -169,7 +169,10 @@ place_bundle() {
   version=$(cat "$1/VERSION")
   case $version in '' | *[!A-Za-z0-9.+-]*) fail 1 "the bundle names no usable version" ;; esac
   # Proves that it runs on this machine, and warms the compile cache.
-  "$1/bin/trellis" --version >/dev/null || fail 1 'the bundle does not run on this machine; see the lines above'
+  for program in '' daemon; do
+    # shellcheck disable=SC2086
+    "$1/bin/trellis" $program --version >/dev/null || fail 1 'the bundle does not run on this machine; see the lines above'
+  done
   home=$prefix/$version
   replaced=
   on_failure undo_place

@@ -19,6 +19,8 @@ if [ -z "${NODE_COMPILE_CACHE-}" ]; then
   fi
   export NODE_COMPILE_CACHE
 fi
+# The installer runs a bundle once before it moves it to its place: the cache must not go by absolute paths.
+export NODE_COMPILE_CACHE_PORTABLE=1
 # What keeps an idle daemon small: a small young generation, a heap that is collected before it has doubled, and a C
 # library with few arenas that gives back what is free at its end (by itself it stops doing so after the first large
 # buffer). With 10,000 services the second saves 50 MB after many edits, the last 20 MB at once.
