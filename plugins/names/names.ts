@@ -322,10 +322,11 @@ async function keepHairpin(
   if (changed.length > 0) run.changes.push(`hairpin mode on for ${changed.join(', ')}`);
 }
 
-/** A host that boots without a daemon may be alone: what it runs itself is all that is sure to be there. */
+/** A host that boots without a daemon may be alone: what it runs itself, or is about to, is all that is sure to be there. */
 function ownFirst(route: UsableRoute): UsableRoute {
-  if (route.port.local.length === 0) return route;
-  return { ...route, port: { ...route.port, remote: [] } };
+  const own = inboundOf(route.port);
+  if (own.length === 0) return route;
+  return { ...route, port: { ...route.port, local: own, remote: [] } };
 }
 
 function localAddresses(routes: readonly UsableRoute[]): string[] {

@@ -59,6 +59,7 @@ beforeAll(async () => {
   url = `http://${details.address}:${details.ports[0]?.number}/`;
   virtualAddress = (await h2.mustExec(`getent hosts ${details.address}`)).split(' ')[0] ?? '';
   before = await containersOf(h2);
+  await eventually(async () => (await get(h2, url)) === 'site', { withinMs: 20_000, what: url });
   // What a unit of the service manager does on a host that was installed.
   h2.bootCommands.push('/var/lib/trellis/plugins/names/restore.sh');
 }, 120_000);
