@@ -140,6 +140,10 @@ describe('the peer port', { timeout: 120_000 }, () => {
   it('outlives a thousand connections at once while edits go on', async () => {
     before = await metrics(first);
     const flood = attack({ attack: 'flood', connections: 1_000 });
+    await eventually(async () => (await grown('trellis_connections_limited_total')) > 0, {
+      withinMs: 15_000,
+      what: 'the flood has begun',
+    });
     timings['edit under a flood, ms'] = await editSpreads('flood');
     expect(await flood).toMatchObject({ closed: 1_000 });
     const refused =
@@ -177,11 +181,12 @@ describe('HTTPS', { timeout: 120_000 }, () => {
     });
     expect([413, 0]).toContain(large.status);
     const flood = attack({ attack: 'flood', port: apiPort, connections: 1_000 });
+    const name = 'trellis_api_connections_refused_total';
+    const refused = async () => ((await metrics(first)).get(name) ?? 0) - (before.get(name) ?? 0);
+    await eventually(async () => (await refused()) > 0, { withinMs: 15_000 });
     await editSpreads('https-flood');
     expect((await flood).closed).toBeGreaterThan(900);
-    const after = await metrics(first);
-    const name = 'trellis_api_connections_refused_total';
-    expect((after.get(name) ?? 0) - (before.get(name) ?? 0)).toBeGreaterThan(900);
+    expect(await refused()).toBeGreaterThan(900);
     await assertUnharmed(before);
   });
 
