@@ -51,10 +51,9 @@ it('a cluster of one becomes one of two without a failed request [coreos:A31]', 
     await eventually(
       async () => {
         const rows = await cluster.ps(index, 'site');
-        expect(rows.map(({ host, state, health }) => [host, state, health]).toSorted()).toEqual([
-          ['h1', 'running', 'healthy'],
-          ['h2', 'running', 'healthy'],
-        ]);
+        expect(
+          rows.map(({ host, state, health }) => `${host} ${state} ${health}`).toSorted(),
+        ).toEqual(['h1 running healthy', 'h2 running healthy']);
         return true;
       },
       { withinMs: 60_000, everyMs: 250, what: `h${index + 1} sees the service on both` },
