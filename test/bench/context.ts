@@ -1,5 +1,6 @@
 /** What every row family gets: the options of the run, the release bundle, and the load of the machine. */
-import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { buildBundle } from '../../bootstrap/build.ts';
@@ -65,7 +66,8 @@ export class BenchContext {
   /** Scratch of this run on a real disk. */
   async dir(): Promise<string> {
     // Not below /tmp: simulated hosts have their own, and it may be memory.
-    this.#dir ??= await mkdtemp('/var/tmp/trellis-bench-');
+    if (this.#dir === null) await removeAbandoned();
+    this.#dir ??= await mkdtemp(`${scratchPrefix}${process.pid}-`);
     return this.#dir;
   }
 
@@ -92,6 +94,17 @@ export class BenchContext {
 
   async end(): Promise<void> {
     if (this.#dir !== null) await rm(this.#dir, { recursive: true, force: true });
+  }
+}
+
+const scratchPrefix = '/var/tmp/trellis-bench-';
+
+/** Scratch of runs that were killed. */
+async function removeAbandoned(): Promise<void> {
+  for (const name of await readdir('/var/tmp')) {
+    const pid = /^trellis-bench-(\d+)-/.exec(name)?.[1];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`))
+      await rm(join('/var/tmp', name), { recursive: true, force: true });
   }
 }
 
