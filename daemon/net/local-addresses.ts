@@ -14,8 +14,21 @@ export interface LocalAddress {
 const virtualInterface =
   /^(docker|br-|veth|trellis|tr-[0-9a-f]{12}$|virbr|cni|flannel|cali|tunl|kube|podman|lxc|dummy)/;
 
-/** Usable addresses, sorted, IPv4 first; without loopback, link-local and container networks. */
+/**
+ * The system is asked at most this often: the list grows with every running container, and it is wanted at every change of
+ * the node.
+ */
+const keptMs = 500;
+let kept: { readonly list: readonly LocalAddress[]; readonly atMs: number } | null = null;
+
+/** Usable addresses, sorted, IPv4 first; without loopback, link-local and container networks. At most half a second old. */
 export function localAddresses(): readonly LocalAddress[] {
+  const nowMs = performance.now();
+  if (kept === null || nowMs - kept.atMs >= keptMs) kept = { list: readAddresses(), atMs: nowMs };
+  return kept.list;
+}
+
+function readAddresses(): readonly LocalAddress[] {
   const out: LocalAddress[] = [];
   for (const [name, entries] of Object.entries(networkInterfaces())) {
     if (virtualInterface.test(name)) continue;
