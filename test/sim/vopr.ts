@@ -19,6 +19,17 @@ interface Job {
   readonly seed: number;
 }
 
+const usage = `npm run sim -- [FLAGS]: simulated clusters, each from one seed, with faults; then without, and they must converge
+
+  --seeds N        that many seeds of each target (default 2000)
+  --hours H        until so much real time has passed
+  --from N         the first seed (default: from the clock)
+  --target NAME    only ${targets.map(({ name }) => name).join(' or ')}
+  --seed X         one seed alone; --log full prints every line of it
+  --workers N      threads (default: one per core)
+
+A failure prints the seed, the commit and the line that repeats it.
+`;
 const progressEveryMs = 10_000;
 /** After so many failures a run ends: they will mostly be one bug. */
 const failuresMax = 10;
@@ -36,8 +47,13 @@ async function main(): Promise<void> {
       target: { type: 'string' },
       log: { type: 'string' },
       workers: { type: 'string' },
+      help: { type: 'boolean', short: 'h' },
     },
   });
+  if (values.help === true) {
+    process.stdout.write(usage);
+    return;
+  }
   const names =
     values.target === undefined
       ? targets.map(({ name }) => name)
