@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { lstat, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { lstat, open, readdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -104,24 +104,36 @@ const fixed = { mtime: new Date(0), uid: 0, gid: 0, uname: '', gname: '' };
 
 async function fill(tar: Pack, dir: string, top: string, entries: readonly Entry[]): Promise<void> {
   await addEntry(tar, { ...fixed, name: `${top}/`, type: 'directory', mode: 0o755 });
-  for (const { name, isDirectory, isExecutable } of entries) {
+  for (const { name, isDirectory, isExecutable, sizeBytes } of entries) {
     const place = `${top}/${name}`;
     const mode = isDirectory || isExecutable ? 0o755 : 0o644;
     if (isDirectory) await addEntry(tar, { ...fixed, name: `${place}/`, type: 'directory', mode });
     else
-      await addEntry(
+      await addFile(
         tar,
-        { ...fixed, name: place, type: 'file', mode },
-        await readFile(path.join(dir, name)),
+        { ...fixed, name: place, type: 'file', mode, size: sizeBytes },
+        path.join(dir, name),
       );
   }
   tar.finalize();
 }
 
-function addEntry(tar: Pack, header: Parameters<Pack['entry']>[0], bytes?: Buffer): Promise<void> {
+function addEntry(tar: Pack, header: Parameters<Pack['entry']>[0]): Promise<void> {
   return new Promise((resolve, reject) => {
-    const done = (error?: Error | null): void => (error ? reject(error) : resolve());
-    if (bytes === undefined) tar.entry(header, done);
-    else tar.entry({ ...header, size: bytes.length }, bytes, done);
+    tar.entry(header, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+/** In pieces: the runtime alone is 120 MB, which a daemon that packs its bundle must not hold at once. */
+async function addFile(
+  tar: Pack,
+  header: Parameters<Pack['entry']>[0],
+  file: string,
+): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const entry = tar.entry(header, (error) => (error ? reject(error) : resolve()));
+    const source = createReadStream(file);
+    source.on('error', (error) => entry.destroy(error));
+    source.pipe(entry);
   });
 }
