@@ -6,6 +6,7 @@
  * certificate signed by it before a byte of the script is run. The code travels on standard input, never as an argument
  * or in an environment that other users of the machine could read.
  */
+import type { InvitationForm } from '../daemon/trust/invites.ts';
 import { readFileSync } from 'node:fs';
 import { hostMinimums, type Minimums } from '../crdt/minimums.ts';
 import { ClusterError } from '../daemon/errors.ts';
@@ -115,6 +116,20 @@ export function renderCloudInit(
     '  - [rm, -f, /run/trellis-join.sh]',
     '',
   ].join('\n');
+}
+
+export function renderInvitation(
+  target: JoinTarget & { readonly code: string },
+  form: InvitationForm,
+): string {
+  switch (form) {
+    case 'curl':
+      return renderJoinCommand(target);
+    case 'openssl':
+      return renderJoinCommandWithoutCurl(target);
+    case 'cloud-init':
+      return renderCloudInit(target);
+  }
 }
 
 function checked<T extends JoinTarget>(target: T): T {

@@ -7,7 +7,7 @@ import { mkdir } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { BundleSource } from '../bootstrap/bundle-source.ts';
-import { renderJoinCommand, renderJoinScript } from '../bootstrap/join-script.ts';
+import { renderInvitation, renderJoinScript } from '../bootstrap/join-script.ts';
 import type { SignedBytes } from '../crdt/records.ts';
 import { createApi } from './api/create-api.ts';
 import type { Api } from './api/create-api.ts';
@@ -47,6 +47,7 @@ import { foundCluster } from './trust/authority.ts';
 import { writeSecretFile } from './trust/secret-file.ts';
 import type { Login } from './trust/login.ts';
 import { dnsLabelOf } from './trust/identity.ts';
+import type { InvitationForm } from './trust/invites.ts';
 import { writeIssuingKey } from './trust/issuing-key.ts';
 import { join } from './trust/join-client.ts';
 import { fetchRoster } from './roster-recovery.ts';
@@ -397,7 +398,7 @@ export class Daemon implements Lifecycle {
     const { clock, log } = this.#options;
     const operations = allOperations({
       lifecycle: this,
-      renderJoinCommand: (target) => this.#inviteLine(target),
+      renderInvitation: (target, form) => this.#invitation(target, form),
       clock,
       tokens: this.#tokens,
       tools: makeHostTools({
@@ -510,13 +511,13 @@ export class Daemon implements Lifecycle {
   }
 
   /** Whoever runs the line will want the bundle in a moment; making it takes seconds. */
-  #inviteLine(target: Parameters<typeof renderJoinCommand>[0]): string {
+  #invitation(target: Parameters<typeof renderInvitation>[0], form: InvitationForm): string {
     this.#bundle
       .bundle()
       .catch((error: unknown) =>
         this.#options.log.warn('bundle.not-made', { error: String(error) }),
       );
-    return renderJoinCommand(target);
+    return renderInvitation(target, form);
   }
 
   #joinScript(): string | null {

@@ -53,8 +53,12 @@ export const clusterViews: Views = {
     lines.push('', 'Next: `trellis invite` prints the line for another host.');
     return lines.join('\n');
   },
-  invite: (data: InviteData, { style }) =>
-    `${data.command}\n\n${style.dim(`invitation ${data.id}, valid until ${time(data.expiresAt)}`)}`,
+  invite: (data: InviteData, { style }) => {
+    const note = `invitation ${data.id}, valid until ${time(data.expiresAt)}`;
+    // User data goes into a file: what we add must be a comment there.
+    if (data.command.startsWith('#cloud-config')) return `${data.command}# ${note}`;
+    return `${data.command}\n\n${style.dim(note)}`;
+  },
   inviteLs: (rows: readonly InviteRow[], { style }) =>
     table(
       ['ID', 'ENV', 'ROLES', 'USED', 'EXPIRES', 'STATE'],

@@ -9,12 +9,14 @@ import { ClusterError } from '../errors.ts';
 import type { EditSession } from '../node-api.ts';
 import { dnsLabelOf } from '../trust/identity.ts';
 import {
+  invitationForms,
   inviteState,
   inviteTtlMsMax,
   inviteUsesMax,
   makeInvite,
   usesOf,
 } from '../trust/invites.ts';
+import type { InvitationForm } from '../trust/invites.ts';
 import { define, envParam, nodeOf, params, sessionOf } from './common.ts';
 import type { ClusterAccess, Lifecycle } from './lifecycle.ts';
 import type { Operation, OperationContext } from './operation.ts';
@@ -27,13 +29,16 @@ const joinTimeLimitMs = 300_000;
 export interface ClusterDeps {
   readonly lifecycle: Lifecycle;
   /** `bootstrap/join-script.ts`. */
-  readonly renderJoinCommand: (options: {
-    readonly caPem: string;
-    /** 'address:port'. */
-    readonly peers: readonly string[];
-    readonly clusterName: string;
-    readonly code: string;
-  }) => string;
+  readonly renderInvitation: (
+    target: {
+      readonly caPem: string;
+      /** 'address:port'. */
+      readonly peers: readonly string[];
+      readonly clusterName: string;
+      readonly code: string;
+    },
+    form: InvitationForm,
+  ) => string;
 }
 
 const dnsName = nameSchema.describe('lower-case letters, digits and -, at most 63');
@@ -187,7 +192,7 @@ function info({ lifecycle }: ClusterDeps): Operation {
   });
 }
 
-function inviteCreate({ lifecycle, renderJoinCommand }: ClusterDeps): Operation {
+function inviteCreate({ lifecycle, renderInvitation }: ClusterDeps): Operation {
   return define({
     group: 'invite',
     command: 'create',
@@ -200,6 +205,7 @@ function inviteCreate({ lifecycle, renderJoinCommand }: ClusterDeps): Operation 
       uses: z.int().min(1).max(inviteUsesMax).default(1),
       ttlMs: z.int().min(1_000).max(inviteTtlMsMax, 'at most 30 days').default(3_600_000),
       hostName: nameSchema.optional(),
+      form: z.enum(invitationForms, `one of ${invitationForms.join(', ')}`).default('curl'),
       addrs: z.array(z.string().min(1).max(300)).max(32).default([]),
       meta,
     }),
@@ -229,12 +235,10 @@ function inviteCreate({ lifecycle, renderJoinCommand }: ClusterDeps): Operation 
       const caPem = cluster.caPem;
       return {
         id: made.id,
-        command: renderJoinCommand({
-          caPem,
-          peers,
-          clusterName: node.clusterName,
-          code: made.code,
-        }),
+        command: renderInvitation(
+          { caPem, peers, clusterName: node.clusterName, code: made.code },
+          given.form,
+        ),
         expiresAt: new Date(made.expiresAtWallMs).toISOString(),
         code: made.code,
         caPem,

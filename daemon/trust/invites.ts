@@ -16,6 +16,10 @@ import { systemRandom } from '../random.ts';
 import { base32, canonical, unbase32 } from './base32.ts';
 import type { RosterAccess } from './roster-access.ts';
 
+/** How an invitation is handed over: as a line for a shell, with curl or without, or as user data of cloud-init. */
+export const invitationForms = ['curl', 'openssl', 'cloud-init'] as const;
+export type InvitationForm = (typeof invitationForms)[number];
+
 const codeBytes = 16;
 const tagBytes = 2;
 const checkBytes = 2;

@@ -120,7 +120,7 @@ export async function startWorld(
     operations: [
       ...clusterOperations({
         lifecycle,
-        renderJoinCommand: ({ peers, clusterName, code }) =>
+        renderInvitation: ({ peers, clusterName, code }) =>
           `join ${clusterName} ${peers.join(',')} ${code}`,
       }),
       ...operatorOperations({ lifecycle, clock: systemClock, tokens }),

@@ -8,6 +8,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   renderCloudInit,
+  renderInvitation,
   renderJoinCommand,
   renderJoinCommandWithoutCurl,
   renderJoinScript,
@@ -302,4 +303,11 @@ test('install.sh is valid for sh, dash and busybox', () => {
       execFileSync(command, args, { input });
     }
   }
+});
+
+test('an invitation is handed over as a line with curl, a line without, or user data [trellis:H8]', () => {
+  const of = target(['10.0.0.1:8443']);
+  expect(renderInvitation(of, 'curl')).toBe(renderJoinCommand(of));
+  expect(renderInvitation(of, 'openssl')).toBe(renderJoinCommandWithoutCurl(of));
+  expect(renderInvitation(of, 'cloud-init')).toBe(renderCloudInit(of));
 });
