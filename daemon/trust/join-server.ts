@@ -153,9 +153,14 @@ export class Admission {
   /** `hostKey`: of a host that asks again; the use that admitted it is its own. */
   #invite(code: string, hostKey = ''): { invite: InviteRecord; usesLeft: number } {
     const { roster } = this.#options;
-    const own = roster.membersEver().find(({ node }) => node === hostKey)?.record.invite;
+    const members = new Map<string, string | undefined>(
+      roster.membersEver().map(({ node, record }) => [node, record.invite]),
+    );
+    const own = members.get(hostKey);
+    // An admission stays pending until the others were told, but counts in the roster as soon as it is there.
     const pendingUses = (id: string): number =>
-      [...this.#pending.values()].filter((invite) => invite === id).length - (id === own ? 1 : 0);
+      [...this.#pending].filter(([key, invite]) => invite === id && !members.has(key)).length -
+      (id === own ? 1 : 0);
     const checked = checkCode(this.#options.roster, code, {
       nowWallMs: this.#options.clock.wallMs(),
       pendingUses,

@@ -65,7 +65,7 @@ export class LightDaemon {
 
   async json<T>(args: readonly string[], options: ExecOptions = {}): Promise<T> {
     const { code, stdout, stderr } = await this.trellis([...args, '--json'], options);
-    if (code !== 0) throw new Error(`${this.name}: trellis ${args.join(' ')}: ${stderr || stdout}`);
+    if (code !== 0) throw new Error(`${this.name}: trellis ${args.join(' ')}: ${stderr}${stdout}`);
     return JSON.parse(stdout) as T;
   }
 

@@ -261,6 +261,43 @@ describe('what is not trusted', () => {
     expect((await failure(admission.check({ code }, '10.0.0.8'))).code).toBe('none');
   });
 
+  test('an admission that still tells the others counts once', async () => {
+    const made = cluster.invite({ uses: 2 });
+    const { clusterId } = cluster.founding;
+    const bodyOf = (host: TestHost) => ({
+      v: 1,
+      code: made.code,
+      hostKey: hex(host.keys.publicKey),
+      hostId: host.hostId,
+      consent: Buffer.from(
+        host.keys.sign(
+          consentBytes({ clusterId, hostId: host.hostId, hostKey: host.keys.publicKey }),
+        ),
+      ).toString('base64'),
+      name: 'x',
+      roles: [],
+      meta: {},
+      addresses: [],
+    });
+    let told = (): void => {};
+    const telling = new Promise<void>((resolve) => (told = resolve));
+    const admission = cluster.admission({
+      admit: (record) => {
+        cluster.roster.add(record);
+        return telling;
+      },
+    });
+    const first = admission.join(bodyOf(newHost()), 'a');
+    const second = admission.join(bodyOf(newHost()), 'b');
+    const third = await failure(admission.join(bodyOf(newHost()), 'c'));
+    told();
+    expect([await failure(first), await failure(second)].map(({ code }) => code)).toEqual([
+      'none',
+      'none',
+    ]);
+    expect(third.code).toBe('INVITE_REFUSED');
+  });
+
   test('a failed push leaves the use free', async () => {
     const made = cluster.invite();
     const host = newHost();
