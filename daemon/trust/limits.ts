@@ -59,13 +59,10 @@ export class TokenBuckets {
   }
 }
 
-/**
- * Joins and checks of codes. Codes cannot be guessed (128 bits): this bounds the work, not the luck. A join takes three
- * requests, and a whole rack may join from behind one address.
- */
+/** Joins and checks of codes. Codes cannot be guessed (128 bits): this bounds the work, not the luck. */
 export class StrangerLimits {
   readonly #nowMs: () => number;
-  readonly #requests = new TokenBuckets({ burst: 300, perSecond: 10 });
+  readonly #requests = new TokenBuckets({ burst: 60, perSecond: 1 });
   readonly #failures = new TokenBuckets({ burst: 10, perSecond: 1 / 6 });
   readonly #all = new TokenBuckets({ burst: 400, perSecond: 100 });
 
