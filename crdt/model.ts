@@ -65,15 +65,65 @@ export interface Service {
   /** Absent: the planner does not move it, failover after the death of its host does. `no`: neither. */
   readonly relocatable?: 'yes' | 'no' | 'careful';
   readonly placement: {
-    readonly policy: 'spread' | 'pack';
+    readonly policy: PlacementPolicy;
     readonly where: Readonly<Record<string, string>>;
+    /** Preferred hosts by name, best first; for `order`, `pinned`. Absent: none. */
+    readonly hosts?: readonly string[];
+    /** Metadata key whose equal value is preferred to be near, for `location`; or that holds a number, for `score`. */
+    readonly key?: string;
   };
+  /** At most one instance runs in the environment, held by a lease. Absent: it may run twice. */
+  readonly isExclusive?: true;
+  /** Storage by name: runs exactly where that is active, under its lease. */
+  readonly follows?: string;
+  /** Absent: the defaults of `leaseDefaults`. */
+  readonly lease?: LeaseSettings;
   readonly onIsolation: 'keep' | 'stop';
   readonly stopGraceMs: number;
   /** `service stop` sets false: placements stay, containers are stopped. */
   readonly isEnabled: boolean;
   /** Raised by `service restart`; part of the container's spec, so a change recreates it. */
   readonly restarts: number;
+}
+
+/** `spread` and `pack` are for work that may run twice and for exclusive work alike; the others order candidates. */
+export type PlacementPolicy =
+  | 'spread'
+  | 'pack'
+  | 'order'
+  | 'load'
+  | 'score'
+  | 'sticky'
+  | 'pinned'
+  | 'location';
+
+/** How an exclusive service or storage is held. */
+export interface LeaseSettings {
+  readonly profile: 'fast' | 'wan' | 'fenced';
+  readonly onLoss: 'stop' | 'freeze' | 'keep';
+  readonly fence: 'none' | 'panic' | 'watchdog' | 'command';
+  readonly fenceCommand: readonly string[];
+  readonly lockDelayMs: number;
+  readonly onDaemonDown: 'stay' | 'move';
+  /** When a better candidate may take over from a healthy holder: never (null), or after it was better for so long. */
+  readonly preemptAfterMs: number | null;
+  /** `lease freeze`: no automatic acquisition, handover or restart; renewal and fencing go on. */
+  readonly isFrozen: boolean;
+}
+
+/** A directory of one role's hosts, active on one of them at a time. */
+export interface Storage {
+  readonly id: ObjectId;
+  readonly name: string;
+  readonly source: string;
+  readonly role: string;
+  /** `local`: a directory of each host. `sync`: the active host's, copied to the other hosts of the role. */
+  readonly driver: 'local' | 'sync';
+  /** Absolute path on the hosts. */
+  readonly path: string;
+  readonly isExclusive: boolean;
+  readonly lease?: LeaseSettings;
+  readonly placement: Service['placement'];
 }
 
 export interface Role {
@@ -93,6 +143,8 @@ export interface HostSettings {
   readonly roles: Readonly<Record<string, boolean>>;
   readonly meta: Readonly<Record<string, string>>;
   readonly isDrained: boolean;
+  /** Takes nothing exclusive by itself while set. Absent: false. */
+  readonly isFrozen?: boolean;
 }
 
 /** An image that the cluster itself holds. */
@@ -118,11 +170,16 @@ export interface EnvView {
   /** By name; of two live objects with one name the index's winner is listed, the other is a problem. */
   readonly roles: ReadonlyMap<string, Role>;
   readonly services: ReadonlyMap<string, Service>;
+  readonly storage: ReadonlyMap<string, Storage>;
   readonly hosts: ReadonlyMap<HostId, HostSettings>;
   readonly images: ReadonlyMap<string, ImageEntry>;
   /** '<service>/<port>' to the cluster-wide number, 20000 to 29999. */
   readonly numbers: ReadonlyMap<string, number>;
   readonly autoApply: 'off' | 'safe';
+  /** Voters that an operator has chosen, sorted; null: chosen by the holder of the planner's lease. */
+  readonly voters: readonly HostId[] | null;
+  /** Freeze of the whole environment: no automatic acquisition, handover or restart of anything exclusive. */
+  readonly isFrozen: boolean;
   readonly problems: readonly Problem[];
 }
 
@@ -158,6 +215,8 @@ export interface PlanInputs {
   readonly env: string;
   readonly roles: readonly Role[];
   readonly services: readonly Service[];
+  /** Absent: none. */
+  readonly storage?: readonly Storage[];
   readonly hosts: readonly PlanHost[];
   /** Images of those services that the cluster holds, sorted by reference: a later push of a name changes nothing until it is committed. */
   readonly images?: readonly ImageEntry[];
@@ -286,6 +345,48 @@ export interface HostFact {
   readonly plan: string | null;
   /** True while desired and actual differ or a step is still to be retried. */
   readonly isBusy: boolean;
+}
+
+/**
+ * Topic 'lease': what a host's guard says, for names, balancers and people. A hint: nothing exclusive is decided by it.
+ * Kept small: only what is held here, and what differs from a candidate in good order.
+ */
+export interface LeaseFact {
+  readonly v: 1;
+  /** TCP port of the guard; 0: no guard runs. */
+  readonly leasePort: number;
+  /** Of the guard's voter configuration, as `ChosenConfig` of `daemon/lease/model.ts`; null: none known. */
+  readonly chosen: unknown;
+  readonly hasQuorum: boolean;
+  /** Why exclusive work cannot run here; null: it can. */
+  readonly gateFault: string | null;
+  readonly held: readonly {
+    readonly name: string;
+    readonly epoch: number;
+    /** Opening, active, frozen, handing-over or parked: as `LeaseState`. */
+    readonly state: string;
+  }[];
+  /** Leases that this host is a candidate for and would not take, and why. */
+  readonly unfit: readonly { readonly name: string; readonly why: string }[];
+}
+
+/** Topic 'storage' of the storage plugin. */
+export interface StorageFact {
+  readonly v: 1;
+  readonly storage: readonly {
+    readonly name: string;
+    readonly id: ObjectId;
+    readonly state: 'active' | 'replica' | 'absent' | 'failed';
+    /** Epoch of the active copy that this is, or was copied from; 0: never. */
+    readonly epoch: number;
+    /** Number of the copy within the epoch. */
+    readonly version: number;
+    /** Milliseconds by which a replica lags as it sees it; 0 when in sync or active, null when not known. */
+    readonly lagMs: number | null;
+    readonly isInSync: boolean;
+    readonly bytes: number;
+    readonly reason: string | null;
+  }[];
 }
 
 /**

@@ -26,6 +26,7 @@ import type { LeafValue } from './leaves.ts';
 import type {
   Dependency,
   HealthCheck,
+  PlacementPolicy,
   Problem,
   Range,
   Role,
@@ -49,7 +50,7 @@ export interface ServiceSpec {
   readonly dependsOn?: readonly DependencySpec[];
   readonly relocatable?: 'yes' | 'no' | 'careful';
   readonly placement?: {
-    readonly policy?: 'spread' | 'pack';
+    readonly policy?: PlacementPolicy;
     readonly where?: Readonly<Record<string, string>>;
   };
   readonly onIsolation?: 'keep' | 'stop';

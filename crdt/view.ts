@@ -125,7 +125,19 @@ export class EnvViewCache {
     checkCircles(services, problems);
     problems.sort((a, b) => compareText(a.kind, b.kind) || compareText(a.detail, b.detail));
     const { hosts, images, autoApply } = this.#settings;
-    return { env: this.#env, roles, services, hosts, images, numbers, autoApply, problems };
+    return {
+      env: this.#env,
+      roles,
+      services,
+      storage: new Map(),
+      hosts,
+      images,
+      numbers,
+      autoApply,
+      voters: null,
+      isFrozen: false,
+      problems,
+    };
   }
 
   #numbers(

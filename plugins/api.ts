@@ -184,6 +184,8 @@ export interface DesiredView {
   readonly instances: readonly DesiredInstance[];
   /** Instances that this host has but the plan has given to others and which may still run (draining, hand-back). */
   readonly keep: readonly string[];
+  /** Storage of this host's roles. Absent: none. */
+  readonly storage?: readonly DesiredStorage[];
   /** Every service of the environment with its number and where it can be reached now. */
   readonly routes: readonly ServiceRoute[];
 }
@@ -212,8 +214,44 @@ export interface DesiredInstance {
   readonly isEnabled: boolean;
   /** 'unless-stopped' for work that may run twice. */
   readonly restart: 'unless-stopped' | 'no';
+  /** Present: runs under a lease. The container is created beforehand, in the gate, and started only while the gate is open. */
+  readonly exclusive?: ExclusiveInstance;
+  /** Directories of this host that are mounted. */
+  readonly mounts?: readonly {
+    readonly source: string;
+    readonly target: string;
+    readonly isReadOnly: boolean;
+  }[];
   /** Hash of all of the above that shape the container; label `trellis.spec`. A difference recreates it. */
   readonly spec: string;
+}
+
+export interface DesiredStorage {
+  readonly id: ObjectId;
+  readonly name: string;
+  readonly driver: 'local' | 'sync';
+  readonly path: string;
+  readonly lease: string | null;
+  /** Held here, under this epoch; null: a replica. */
+  readonly epoch: number | null;
+  /** Who holds it, as far as known: where a replica copies from. */
+  readonly active: {
+    readonly host: HostId;
+    readonly address: string;
+    readonly apiPort: number;
+    readonly epoch: number;
+  } | null;
+}
+
+export interface ExclusiveInstance {
+  /** Name of the lease, e.g. 'service/prod/…'. */
+  readonly lease: string;
+  /** Parent cgroup without driver's spelling, e.g. 'trellis-x-1a2b3c4d-…'. Part of the spec. */
+  readonly gate: string;
+  /** Host directory with `epoch` and `lease.json`; mounted read-only at /run/trellis/lease. Part of the spec. */
+  readonly leaseDir: string;
+  /** Epoch under which it must run now; null: the lease is not held here or its gate is closed, it must not be started. */
+  readonly epoch: number | null;
 }
 
 export interface ServiceRoute {
