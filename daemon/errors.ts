@@ -178,6 +178,86 @@ export const errorTable = {
     http: 500,
     text: 'plugin {plugin} failed: {reason}; see the daemon log',
   },
+  GUARD_UNREACHABLE: {
+    exit: 1,
+    http: 503,
+    text: 'the guard of leases on host {host} does not answer: {reason}; nothing exclusive runs or moves there until it does, see `trellis doctor`',
+  },
+  LEASE_UNKNOWN: {
+    exit: 4,
+    http: 404,
+    text: 'no lease named {name}; list them with `trellis lease ls`',
+  },
+  LEASE_NOT_HELD: {
+    exit: 3,
+    http: 409,
+    text: 'lease {name} is not held by {host}: {reason}; look with `trellis lease show`',
+  },
+  LEASE_BUSY: {
+    exit: 3,
+    http: 409,
+    text: 'lease {name} is busy: {reason}; wait for it to end, or look with `trellis lease show`',
+  },
+  LEASE_TIMED_OUT: {
+    exit: 5,
+    http: 504,
+    text: 'lease {name} was not acquired within {seconds} s: {reason}; look with `trellis lease show`, or wait longer',
+  },
+  LEASE_FROZEN: {
+    exit: 3,
+    http: 409,
+    text: 'lease {name} is frozen: {reason}; `trellis lease unfreeze` first',
+  },
+  LEASE_PARKED: {
+    exit: 3,
+    http: 409,
+    text: 'lease {name} is parked by {host}; `trellis lease unpark` there, or `trellis lease force-active` when that host is gone for good',
+  },
+  LEASE_DENIED: {
+    exit: 3,
+    http: 403,
+    text: 'host {host} may not take lease {name}: {reason}; see its candidates with `trellis lease show`',
+  },
+  LEASE_LOST: {
+    exit: 1,
+    http: 409,
+    text: 'lease {name} was lost: {reason}; what ran under it was killed, run it again',
+  },
+  NO_QUORUM: {
+    exit: 1,
+    http: 503,
+    text: 'no majority of voters answers in environment {env}: {reason}; bring hosts back, or see `trellis help env force-voters`',
+  },
+  HANDOVER_ABORTED: {
+    exit: 1,
+    http: 409,
+    text: 'the handover of lease {name} was given up: {reason}; the holder goes on, correct it and try again',
+  },
+  GATE_FAULT: {
+    exit: 1,
+    http: 503,
+    text: 'exclusive work cannot be fenced on host {host}: {reason}; nothing exclusive starts there, see `trellis doctor`',
+  },
+  STALE_COPY: {
+    exit: 3,
+    http: 409,
+    text: 'the copy of storage {name} on host {host} is not in sync: {reason}; wait for it, or force it and lose what is missing',
+  },
+  CONFIRMATION_NEEDED: {
+    exit: 3,
+    http: 409,
+    text: '{action} needs two confirmations: {risk}; run it again with --yes --confirm {confirm}',
+  },
+  VOTERS_REFUSED: {
+    exit: 3,
+    http: 409,
+    text: 'the voters of environment {env} were not changed: {reason}; look with `trellis env show`',
+  },
+  GUARD_NEEDED: {
+    exit: 3,
+    http: 409,
+    text: 'the guard of host {host} is needed: {reason}; move its leases and its vote away first',
+  },
   TOOL_MISSING: { exit: 1, http: 503, text: '{tool} is missing on this host; install it: {how}' },
   COMMAND_FAILED: { exit: 1, http: 500, text: '{command} failed: {reason}' },
   REFUSED_UNCONFIRMED: {
