@@ -135,7 +135,18 @@ export type GuardCommand =
 
 /** `code` is one of the error table. */
 export type GuardReply =
-  | { readonly isOk: true; readonly epoch?: Epoch; readonly holder?: HostId }
+  | {
+      readonly isOk: true;
+      readonly epoch?: Epoch;
+      readonly holder?: HostId;
+      /**
+       * Of `acquire` with a gate: files to write a process id to, so that it and its children run inside the gate (one for
+       * each hierarchy). The gate is frozen until the lease is valid and empty when this answer is given.
+       */
+      readonly gateProcs?: readonly string[];
+      /** Of `acquire` with a gate: the directory with `epoch` and `lease.json`. */
+      readonly leaseDir?: string;
+    }
   | {
       readonly isOk: false;
       readonly code: string;
