@@ -403,6 +403,7 @@ export class Daemon implements Lifecycle {
       tokens: this.#tokens,
       tools: makeHostTools({
         stateDir: this.#options.paths.state,
+        runDir: this.#options.paths.run,
         member: () => this.#member,
         workload: () => this.#workload,
         audit: () => this.#audit,

@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import { statfsSync } from 'node:fs';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { ClusterError } from './errors.ts';
 import type { Member } from './member.ts';
 import type { AuditLog } from './operations/audit-log.ts';
@@ -12,6 +13,7 @@ const programLimitMs = 10_000;
 
 export function makeHostTools(options: {
   readonly stateDir: string;
+  readonly runDir: string;
   member(): Member | null;
   workload(): Workload | null;
   audit(): AuditLog;
@@ -41,6 +43,7 @@ export function makeHostTools(options: {
       const { bavail, bsize } = statfsSync(options.stateDir);
       return bavail * bsize;
     },
+    guardSocket: () => join(options.runDir, 'guard', 'guard.sock'),
   };
 }
 

@@ -9,6 +9,7 @@ import type { ZodError } from 'zod';
 import type { HostId } from '../../crdt/ids.ts';
 import type { Blobs, ContainerRuntime } from '../../plugins/api.ts';
 import { asClusterError, ClusterError } from '../errors.ts';
+import type { LeaseApi } from '../lease-api.ts';
 import type { EditSession, NodeApi } from '../node-api.ts';
 import type { Clock, Log } from '../ports.ts';
 import type { Access, Caller, Operation, OperationContext, StreamIo } from './operation.ts';
@@ -39,6 +40,8 @@ export interface BusHost {
   /** May throw NOT_INITIALISED. */
   blobs(): Blobs;
   remote(): RemoteCaller | null;
+  /** Absent: this daemon has no part that speaks with a guard. */
+  leases?(): LeaseApi | null;
 }
 
 /** `operations/remote.ts` makes it. */
@@ -173,6 +176,7 @@ export class Bus {
       progress,
       io,
       runtime: host.runtime(),
+      leases: host.leases?.() ?? null,
       get blobs() {
         // Asked for only where it is used: before `init` there are none.
         return host.blobs();

@@ -6,6 +6,7 @@
 import type { ZodType } from 'zod';
 import type { HostId } from '../../crdt/ids.ts';
 import type { Blobs, ContainerRuntime } from '../../plugins/api.ts';
+import type { LeaseApi } from '../lease-api.ts';
 import type { EditSession, NodeApi } from '../node-api.ts';
 import type { Clock, Log } from '../ports.ts';
 
@@ -65,6 +66,8 @@ export interface OperationContext {
   readonly io: StreamIo | null;
   readonly runtime: ContainerRuntime | null;
   readonly blobs: Blobs;
+  /** Null before init or join. What this host's guard and those of the others say. */
+  readonly leases: LeaseApi | null;
   /**
    * Runs an operation on another host under the caller's session, signed for that host; itself when `host` is self.
    * Fails with HOST_UNREACHABLE.

@@ -21,4 +21,6 @@ export interface HostTools {
   tryProgram(program: string, args: readonly string[]): Promise<string | null>;
   /** Free bytes where the state directory is. */
   stateDiskFreeBytes(): number;
+  /** Of this host's guard: root may speak with it there. */
+  guardSocket(): string;
 }

@@ -17,6 +17,7 @@ import type {
 import { buildEnvView } from '../../../crdt/view.ts';
 import { systemCrypto } from '../../../daemon/crypto.ts';
 import type { ClusterError } from '../../../daemon/errors.ts';
+import type { LeaseApi } from '../../../daemon/lease-api.ts';
 import type {
   CommittedPlan,
   ConflictEntry,
@@ -338,6 +339,7 @@ function hostOf(name: string, i: number): Mutable<HostView> {
 export interface RunOptions {
   readonly node?: FakeNode | null;
   readonly runtime?: Partial<ContainerRuntime>;
+  readonly leases?: LeaseApi;
   readonly isLoggedOut?: boolean;
   readonly remote?: OperationContext['remote'];
   readonly io?: StreamIo;
@@ -376,6 +378,7 @@ function contextOf(options: RunOptions): OperationContext {
     io: options.io ?? null,
     runtime: (options.runtime as ContainerRuntime | undefined) ?? null,
     blobs: {} as Blobs,
+    leases: options.leases ?? null,
     remote: options.remote ?? (() => Promise.reject(new Error('no other host answers here'))),
   };
 }
