@@ -1,0 +1,38 @@
+/**
+ * How a guard is started, and where the files are that it shares with the daemon. The daemon makes key and certificate
+ * before it starts the guard; everything else is the guard's.
+ */
+
+/** Default of `--lease-listen`. */
+export const leasePortDefault = 7441;
+
+export interface GuardStart {
+  /** `<state>/lease`: what survives a reboot. */
+  readonly stateDir: string;
+  /** `<run>/guard`: what must not. */
+  readonly runDir: string;
+  /** 'ADDRESS:PORT'; port 0: any, said in the `hello` on the socket. */
+  readonly listen: string;
+}
+
+/** Arguments of the guard's program. The environment's TRELLIS_BOOT_ID_PATH says where to read the boot id (tests). */
+export function guardArguments(start: GuardStart): string[] {
+  return ['--state', start.stateDir, '--run', start.runDir, '--listen', start.listen];
+}
+
+/** Names in `stateDir`. */
+export const guardStateFiles = {
+  /** 64 hex digits and a line end: the seed of the guard's Ed25519 key. 0600. */
+  key: 'key',
+  /** A `LeaseCertificate` as JSON. */
+  certificate: 'certificate.json',
+} as const;
+
+/** Names in `runDir`. */
+export const guardRunFiles = {
+  socket: 'guard.sock',
+  pid: 'guard.pid',
+  log: 'guard.log',
+  /** Holds one directory per gate, `<gate>/{epoch,lease.json}`, that its containers see as /run/trellis/lease. */
+  leases: 'lease',
+} as const;
