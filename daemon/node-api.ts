@@ -13,6 +13,8 @@ import type {
   PlanInputs,
   PlanPointer,
 } from '../crdt/model.ts';
+import type { LeaseName } from './lease/model.ts';
+import type { Holder } from './plan/leases.ts';
 import type { Damage } from './ports.ts';
 import type { ClusterError } from './errors.ts';
 
@@ -147,6 +149,14 @@ export interface NodeApi {
   ): void;
   /** Where everything should run now: the committed plan with failover applied, as seen from here. */
   effectivePlacements(): readonly Placement[];
+
+  /**
+   * What decides who may hold which lease: the committed inputs with hosts as alive as they are now and the committed
+   * placements. Null while nothing was ever committed. The same object until something in it changes.
+   */
+  leaseInputs(): PlanInputs | null;
+  /** Who holds what, by what all hosts say. A hint. */
+  leaseHolders(): ReadonlyMap<LeaseName, Holder>;
 
   events(): readonly EventEntry[];
   emit(event: Omit<EventEntry, 'host' | 'seq' | 'atWallMs'>): void;

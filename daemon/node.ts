@@ -7,12 +7,13 @@
 import type { Container } from '../crdt/document.ts';
 import type { ClusterId, Hash, HostId, NodeId, SessionId } from '../crdt/ids.ts';
 import type { Edit, LeafReader } from '../crdt/leaves.ts';
-import type { EnvView, HostView, Placement, Plan, PlanInputs } from '../crdt/model.ts';
+import type { EnvView, HostFact, HostView, Placement, Plan, PlanInputs } from '../crdt/model.ts';
 import type { SignedBytes } from '../crdt/records.ts';
 import type { DesiredView } from '../plugins/api.ts';
 import type { Config } from './config.ts';
 import type { ClusterError } from './errors.ts';
 import { Events, eventsTopic } from './events.ts';
+import type { LeaseName } from './lease/model.ts';
 import { Membership } from './membership/membership.ts';
 import type { StatusChange } from './membership/membership.ts';
 import type {
@@ -28,7 +29,9 @@ import type {
   NodeApi,
   Spread,
 } from './node-api.ts';
-import { Planning } from './plan/planning.ts';
+import type { Holder } from './plan/leases.ts';
+import { noLeases, Planning } from './plan/planning.ts';
+import type { PlanningLeases } from './plan/planning.ts';
 import type { Damage, KeyPair, Timer } from './ports.ts';
 import { buildHostViews } from './replication/host-views.ts';
 import { listConflicts, listHistory } from './replication/history.ts';
@@ -49,6 +52,8 @@ export interface NodeOptions {
   readonly signer: SessionSigner;
   /** Does the default gateway answer? Asked when an environment of at most two hosts has lost the other. */
   hasGateway(): boolean;
+  /** What this host's guard and those of others hold; absent: nothing is held anywhere, and nobody plans by itself. */
+  readonly leases?: PlanningLeases;
   /** A member was alive and is not any more: its connections are of no use, whatever the socket still believes. */
   onDead?(node: NodeId): void;
 }
@@ -118,7 +123,9 @@ export class TrellisNode implements NodeApi {
       facts: () => this.facts('docker'),
       hasLivePeer: () => this.#hasLivePeer(),
       hasGateway: () => options.hasGateway(),
-      commit: (proposal) => this.commitPlan(null, proposal, () => {}),
+      leases: options.leases ?? noLeases,
+      reach: (host) => this.#reach(host),
+      commit: (proposal) => this.replica.commitPlan(null, this.env, proposal, () => {}),
       emit: (event) => this.emit(event),
     });
   }
@@ -381,6 +388,14 @@ export class TrellisNode implements NodeApi {
     return this.#planning.effective();
   }
 
+  leaseInputs(): PlanInputs | null {
+    return this.#planning.leaseInputs();
+  }
+
+  leaseHolders(): ReadonlyMap<LeaseName, Holder> {
+    return (this.#options.leases ?? noLeases).holders();
+  }
+
   /** What the plugins of this host shall bring about; null while nothing was ever committed. */
   desiredView(advertise: string): DesiredView | null {
     return this.#planning.view(advertise, this.#nowMs());
@@ -446,6 +461,14 @@ export class TrellisNode implements NodeApi {
       ({ isSelf, liveness, lastSeenMs }) =>
         !isSelf && liveness === 'alive' && lastSeenMs !== null && lastSeenMs <= freshMs,
     );
+  }
+
+  #reach(host: HostId): { address: string; apiPort: number } | null {
+    const view = this.hosts().find((one) => one.id === host);
+    const fact = view === undefined ? null : this.fact('host', view.node);
+    const { apiPort } = (fact?.value ?? {}) as Partial<HostFact>;
+    if (view === undefined || view.address === null || typeof apiPort !== 'number') return null;
+    return { address: view.address, apiPort };
   }
 
   #nowMs(): number {

@@ -22,16 +22,41 @@ import type {
 import type { DesiredView } from '../../plugins/api.ts';
 import type { Config } from '../config.ts';
 import type { CommittedPlan, EventEntry, FactEntry } from '../node-api.ts';
+import type { Epoch, LeaseName } from '../lease/model.ts';
 import type { Crypto } from '../ports.ts';
 import type { DecidedInputs } from '../replication/plans.ts';
 import { Failover, slotKey } from './failover.ts';
 import type { FailoverHost, SeenInstance } from './failover.ts';
 import { servicesToPlan } from './inputs.ts';
+import type { Holder } from './leases.ts';
 import { eligibilityOf, plan } from './plan.ts';
 import { renderView } from './render.ts';
 import { reportedInstances } from './reported.ts';
 import type { Reported } from './reported.ts';
 import type { LiveInstance } from './render.ts';
+
+/** What planning asks of the leases. Every answer is a hint of now; asked again after every change. */
+export interface PlanningLeases {
+  /**
+   * Leases that this host's guard holds with its gate open, and their epochs. Not those that are frozen or being handed
+   * over: what runs under them must not be started.
+   */
+  held(): ReadonlyMap<LeaseName, Epoch>;
+  /** By the lease facts of all hosts, this one too: of several claims the one of the highest epoch. Parked ones hold. */
+  holders(): ReadonlyMap<LeaseName, Holder>;
+  /** Epoch of `planner/<env>` while this host's guard holds it, else null. */
+  plannerLease(): Epoch | null;
+  /** `<run>/guard/lease`: a directory per gate with `epoch` and `lease.json`. */
+  readonly leaseRoot: string;
+}
+
+/** For nodes without a guard: nothing is held anywhere. */
+export const noLeases: PlanningLeases = Object.freeze({
+  held: () => new Map<LeaseName, Epoch>(),
+  holders: () => new Map<LeaseName, Holder>(),
+  plannerLease: () => null,
+  leaseRoot: '/run/trellis/guard/lease',
+});
 
 export interface PlanningOptions {
   readonly clusterId: ClusterId;
@@ -49,7 +74,15 @@ export interface PlanningOptions {
   facts(): readonly FactEntry[];
   hasLivePeer(): boolean;
   hasGateway(): boolean;
-  commit(proposal: { readonly inputs: PlanInputs; readonly plan: Plan }): void;
+  readonly leases: PlanningLeases;
+  /** Advertised address and API port of another host; null: not known. */
+  reach(host: HostId): { readonly address: string; readonly apiPort: number } | null;
+  /** `planEpoch`: of the planner's lease. */
+  commit(proposal: {
+    readonly inputs: PlanInputs;
+    readonly plan: Plan;
+    readonly planEpoch: Epoch;
+  }): void;
   emit(event: Omit<EventEntry, 'host' | 'seq' | 'atWallMs'>): void;
 }
 
@@ -74,6 +107,8 @@ export class Planning {
   #keptSince: ReadonlyMap<string, number> = new Map();
   #autoSinceMs = 0;
   #isAutoDone = false;
+  #leaseKey = '';
+  #leaseInputs: PlanInputs | null = null;
 
   constructor(options: PlanningOptions) {
     this.#options = options;
@@ -170,6 +205,23 @@ export class Planning {
     };
   }
 
+  /** See NodeApi. */
+  leaseInputs(): PlanInputs | null {
+    const committed = this.#options.committed();
+    if (committed === null) return null;
+    const alive = new Set(this.#planHosts().flatMap((host) => (host.isAlive ? [host.id] : [])));
+    const key = `${committed.pointerHash} ${[...alive].toSorted(compareText).join(' ')}`;
+    if (key !== this.#leaseKey || this.#leaseInputs === null) {
+      this.#leaseKey = key;
+      this.#leaseInputs = {
+        ...committed.inputs,
+        hosts: committed.inputs.hosts.map((host) => ({ ...host, isAlive: alive.has(host.id) })),
+        previous: committed.plan.placements,
+      };
+    }
+    return this.#leaseInputs;
+  }
+
   desired(): DecidedInputs {
     const view = this.#options.envView();
     const services = servicesToPlan(view, this.#options.committed()?.inputs.services ?? []);
@@ -199,6 +251,10 @@ export class Planning {
       keep: this.keep(nowMs),
       inputs: committed.inputs,
       live: this.#live(committed),
+      held: this.#options.leases.held(),
+      holders: this.#options.leases.holders(),
+      leaseRoot: this.#options.leases.leaseRoot,
+      reach: (other) => this.#options.reach(other),
       sha256: (bytes) => crypto.sha256(bytes),
     });
   }
@@ -240,7 +296,7 @@ export class Planning {
     this.#isAutoDone = false;
     this.#autoSinceMs = nowMs + retryMs - quietMs;
     this.#autoDueMs = nowMs + retryMs;
-    this.#options.commit(proposal);
+    this.#options.commit({ ...proposal, planEpoch: this.#options.leases.plannerLease() ?? 0 });
   }
 
   #isMyTurn(): boolean {

@@ -11,6 +11,8 @@ import type { Placement, PlanInputs, Service } from '../../crdt/model.ts';
 import { renderTemplate } from '../../crdt/templates.ts';
 import type { TemplateRef } from '../../crdt/templates.ts';
 import { virtualAddressOf } from '../../crdt/virtual-address.ts';
+import type { Epoch, LeaseName } from '../lease/model.ts';
+import type { Holder } from './leases.ts';
 import type { DesiredInstance, DesiredView, RoutePort, ServiceRoute } from '../../plugins/api.ts';
 
 /** One instance that is reachable now. */
@@ -48,6 +50,14 @@ export interface RenderInput {
   readonly keep: readonly string[];
   readonly inputs: PlanInputs;
   readonly live: readonly LiveInstance[];
+  /** Leases that this host's guard holds with its gate open, and their epochs. */
+  readonly held: ReadonlyMap<LeaseName, Epoch>;
+  /** Who holds what, by what all hosts say: of several the one of the highest epoch. */
+  readonly holders: ReadonlyMap<LeaseName, Holder>;
+  /** Directory in which the guard keeps a lease directory per gate. */
+  readonly leaseRoot: string;
+  /** Where other daemons are reached; null: not known. */
+  reach(host: HostId): { readonly address: string; readonly apiPort: number } | null;
   sha256(bytes: Uint8Array): Uint8Array;
 }
 

@@ -63,7 +63,7 @@ const pastMax = 32;
 /** Rivals remembered per environment until a plan takes account of them. */
 const rivalsMax = 16;
 /** A host may not run away with the numbers: beyond the largest safe one nobody could commit any more. */
-const seqJumpMax = 1_000_000;
+const jumpMax = 1_000_000;
 /** Refused plans remembered. */
 const refusedMax = 16;
 /** Plans waited for at once, over all environments. */
@@ -118,8 +118,11 @@ export class Plans {
     return [...this.#current.keys()].toSorted(compareText);
   }
 
-  /** What a new plan of this environment says about its place among all others. */
-  next(env: string): Pick<PlanPointer, 'planEpoch' | 'seq' | 'after' | 'past'> {
+  /**
+   * What a new plan of this environment says about its place among all others. `planEpoch`: of the planner's lease, when
+   * its holder plans; a higher one that is known is kept, or the new plan would lose to the one in force.
+   */
+  next(env: string, planEpoch = 0): Pick<PlanPointer, 'planEpoch' | 'seq' | 'after' | 'past'> {
     const best = this.#current.get(env);
     const others = [...this.#candidates.values(), ...this.#refused.values()];
     const known = others.filter(({ pointer }) => pointer.env === env);
@@ -127,7 +130,7 @@ export class Plans {
     const rivals = this.#rivals.get(env)?.keys() ?? [];
     const past = [...(best === undefined ? [] : [best.hash]), ...rivals];
     return {
-      planEpoch: Math.max(0, ...pointers.map((pointer) => pointer.planEpoch)),
+      planEpoch: Math.max(planEpoch, ...pointers.map((pointer) => pointer.planEpoch)),
       seq: Math.max(0, ...pointers.map((pointer) => pointer.seq)) + 1,
       after: best?.hash ?? '',
       past: [...new Set([...past, ...(best?.pointer.past ?? [])])].slice(0, pastMax),
@@ -159,7 +162,7 @@ export class Plans {
       this.#noteRival({ pointer, hash }, best.pointer);
       return 'known';
     }
-    if (!isPlausible(pointer, best?.pointer.seq ?? null)) return 'rejected';
+    if (!isPlausible(pointer, best?.pointer ?? null)) return 'rejected';
     const isNews = !this.#candidates.has(hash);
     const candidate = this.#candidates.get(hash) ?? { signed, hash, pointer, blobs: new Map() };
     this.#candidates.set(hash, candidate);
@@ -328,12 +331,18 @@ export class Plans {
 }
 
 /**
- * A host may not claim an epoch, which only a planner lease gives, nor jump ahead. An operator may do both: it is asked
- * for nothing else either.
+ * A host claims the epoch of its planner lease, which nobody else can check, and the next number. Neither may jump: then
+ * no host could ever put them out of reach. An operator may do both: it is asked for nothing else either.
  */
-function isPlausible(pointer: PlanPointer, seqInForce: number | null): boolean {
+function isPlausible(
+  pointer: PlanPointer,
+  inForce: Pick<PlanPointer, 'planEpoch' | 'seq'> | null,
+): boolean {
   if ('session' in pointer.author) return true;
-  return pointer.planEpoch === 0 && (seqInForce === null || pointer.seq <= seqInForce + seqJumpMax);
+  return (
+    pointer.planEpoch <= (inForce?.planEpoch ?? 0) + jumpMax &&
+    (inForce === null || pointer.seq <= inForce.seq + jumpMax)
+  );
 }
 
 /** Was the lower plan unknown to whoever made the higher one, and does it hold other work? */

@@ -272,7 +272,12 @@ export class Replica {
   commitPlan(
     session: EditSession | null,
     env: string,
-    proposal: { readonly inputs: PlanInputs; readonly plan: Plan },
+    proposal: {
+      readonly inputs: PlanInputs;
+      readonly plan: Plan;
+      /** Of the planner's lease; absent: the highest epoch known is kept. */
+      readonly planEpoch?: number;
+    },
     done: (result: { readonly pointerHash: Hash } | ClusterError) => void,
   ): void {
     const planBytes = encode(proposal.plan);
@@ -284,7 +289,8 @@ export class Replica {
       return;
     }
     const decided = decidedHash(proposal.inputs, this.#options.ports.crypto);
-    const signed = this.#sealPlan(session, env, { planBytes, inputBytes, decided });
+    const { planEpoch = 0 } = proposal;
+    const signed = this.#sealPlan(session, env, { planBytes, inputBytes, decided, planEpoch });
     const blobs = [planBytes, inputBytes].map((blob) => [this.#hashOf(blob), blob] as const);
     const outcome = this.plans.accept(signed, new Map(blobs));
     const stored = this.plans.current(env);
@@ -306,11 +312,11 @@ export class Replica {
   #sealPlan(
     session: EditSession | null,
     env: string,
-    made: { planBytes: Uint8Array; inputBytes: Uint8Array; decided: Hash },
+    made: { planBytes: Uint8Array; inputBytes: Uint8Array; decided: Hash; planEpoch: number },
   ): SignedBytes {
     const { keys, signer, clusterId, ports } = this.#options;
     const inputBlob = this.#hashOf(made.inputBytes);
-    const { planEpoch, seq, after, past } = this.plans.next(env);
+    const { planEpoch, seq, after, past } = this.plans.next(env, made.planEpoch);
     const record: PlanRecord = {
       kind: 'plan',
       v: 1,

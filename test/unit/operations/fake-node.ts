@@ -27,6 +27,7 @@ import type {
   HistoryEntry,
   NodeApi,
 } from '../../../daemon/node-api.ts';
+import type { Holder } from '../../../daemon/plan/leases.ts';
 import type { Blobs, ContainerRuntime } from '../../../plugins/api.ts';
 import type {
   Operation,
@@ -59,6 +60,7 @@ export class FakeNode implements NodeApi {
   /** Hosts that do not have the newest edit yet. */
   missing: HostId[] = [];
   committed: CommittedPlan | null = null;
+  readonly holders = new Map<string, Holder>();
   /** Refuses the next edit with it. */
   refusal: ClusterError | null = null;
   readonly #listeners = new Set<() => void>();
@@ -294,6 +296,16 @@ export class FakeNode implements NodeApi {
 
   effectivePlacements(): readonly Placement[] {
     return this.committed?.plan.placements ?? [];
+  }
+
+  leaseInputs(): PlanInputs | null {
+    const { committed } = this;
+    if (committed === null) return null;
+    return { ...committed.inputs, previous: committed.plan.placements };
+  }
+
+  leaseHolders(): ReadonlyMap<string, Holder> {
+    return this.holders;
   }
 
   events(): readonly EventEntry[] {

@@ -11,7 +11,7 @@ import type {
 } from '../../../crdt/model.ts';
 import { defaultConfig } from '../../../daemon/config.ts';
 import type { CommittedPlan, FactEntry } from '../../../daemon/node-api.ts';
-import { Planning } from '../../../daemon/plan/planning.ts';
+import { noLeases, Planning } from '../../../daemon/plan/planning.ts';
 import { reportedInstances } from '../../../daemon/plan/reported.ts';
 import { SimCrypto } from '../../sim/sim-crypto.ts';
 import { hostId, serviceOf } from '../../property/plan/plan-arbitraries.ts';
@@ -98,6 +98,8 @@ class World {
       facts: () => this.facts,
       hasLivePeer: () => true,
       hasGateway: () => true,
+      leases: noLeases,
+      reach: () => null,
       commit: (proposal) => {
         this.commits.push(proposal);
         if (this.isDiskFull) return;

@@ -50,6 +50,10 @@ function view(specs: Partial<ServiceSpec>[], more: Partial<RenderInput> = {}) {
     inputs: inputsOf(services, [hostOf(0), hostOf(1)], { numbers }),
     keep: [],
     live: [],
+    held: new Map(),
+    holders: new Map(),
+    leaseRoot: '/run/t/guard/lease',
+    reach: () => null,
     sha256,
     ...more,
   });

@@ -254,15 +254,27 @@ describe('plans that hosts signed', () => {
     expect(a.plans.isMergePending(env)).toBe(false);
   });
 
-  test('of strangers wait, of other environments too; an epoch or a leap of numbers is not theirs to claim', () => {
+  test('of strangers wait, of other environments too; a leap of epochs or numbers is not theirs to claim', () => {
     const a = new Peer();
     a.commit(image('x:1'));
     const inputs = inputsOf([service('site')], ['h2']);
     expect(a.take(a.make(inputs, kit.host(9)))).toBe('parked');
     expect(a.take(a.make(inputs, kit.host(1), { env: 'test' }))).toBe('parked');
-    expect(a.take(a.make(inputs, kit.host(1), { planEpoch: 1 }))).toBe('rejected');
+    expect(a.take(a.make(inputs, kit.host(1), { planEpoch: 2 ** 40 }))).toBe('rejected');
     expect(a.take(a.make(inputs, kit.host(1), { seq: 2 ** 53 - 1 }))).toBe('rejected');
     expect(a.plans.next(env).seq).toBe(2);
+  });
+
+  test('of a later holder of the planner lease win whatever their number, and people keep its epoch', () => {
+    const a = new Peer();
+    for (const name of ['x:1', 'x:2', 'x:3']) a.commit(image(name));
+    const inputs = inputsOf([service('site', 'x:3')], ['h2']);
+    expect(a.take(a.make(inputs, kit.host(1), { planEpoch: 7, seq: 1, past: [] }))).toBe('adopted');
+    expect(a.plans.next(env)).toMatchObject({ planEpoch: 7, seq: 2 });
+    expect(a.plans.next(env, 9).planEpoch).toBe(9);
+    expect(a.plans.next(env, 3).planEpoch).toBe(7);
+    const stale = inputsOf([service('site', 'x:3')], ['h3']);
+    expect(a.take(a.make(stale, kit.host(2), { planEpoch: 6, seq: 99 }))).toBe('known');
   });
 
   test.each<[string, unknown, unknown]>([
