@@ -9,6 +9,8 @@
  *   `tickMs` while anything is held, and may come late: lateness costs availability, never safety.
  * - Effects of one event are carried out in order. Before the first `send` of a turn the shell has stored
  *   `core.volatileState()` (tmpfs, no fsync). `persist` is durable before its `then` effects are carried out.
+ * - `send` is never to ourselves: what a host says to its own acceptor is handled inside the same turn.
+ * - `nextDeadlineMs()` is on the monotonic clock, Infinity when there is none: a `tick` then, or a little later.
  * - Gate effects answer with a `gate` event carrying the same token; a newer token makes older answers void.
  */
 import type { HostId } from '../../crdt/ids.ts';
@@ -31,6 +33,13 @@ export type CoreEvent =
       readonly result: GateResult;
     }
   | { readonly kind: 'persisted'; readonly token: number }
+  /** Answer to the effect `fence` with how 'command': the victim is known to be off (or it failed: nothing starts here). */
+  | {
+      readonly kind: 'fenced';
+      readonly name: LeaseName;
+      readonly epoch: Epoch;
+      readonly isFenced: boolean;
+    }
   /**
    * `suspend`: the clocks jumped apart in a way that means that this host slept or was restored; every lease is dropped and
    * fenced, the acceptor is silent, the session is new. `wall`: only the wall clock stepped: freeze, renew once, thaw.
@@ -75,6 +84,8 @@ export type CoreEffect =
       readonly name: LeaseName;
       readonly how: 'panic' | 'command';
       readonly victim: HostId | null;
+      /** Names the answer of 'command'; 'panic' has none. */
+      readonly epoch: Epoch;
     }
   | { readonly kind: 'reply'; readonly id: number; readonly reply: GuardReply }
   | { readonly kind: 'notice'; readonly notice: GuardNotice };

@@ -27,6 +27,8 @@ interface LeaseHeader extends ConfigRef {
 
 export interface Prepare extends LeaseHeader {
   readonly kind: 'prepare';
+  /** An operator declared the host dead that had parked it: a park is passed over, a live lease never. */
+  readonly isForced: boolean;
 }
 
 export interface PromiseReply extends LeaseHeader {
@@ -37,6 +39,8 @@ export interface PromiseReply extends LeaseHeader {
   readonly live: { readonly owner: Owner; readonly epoch: Epoch; readonly remainMs: number } | null;
   readonly maxEpoch: Epoch;
   readonly maxEpochOwner: Owner | null;
+  /** The owner of `maxEpoch` gave it up itself, or there was none: nobody has to be fenced. */
+  readonly isReleased: boolean;
   readonly promisedCounter: number;
   /** Parked: no other owner until unparked or forced. */
   readonly parkedBy: Owner | null;
@@ -46,8 +50,10 @@ export interface Accept extends LeaseHeader {
   readonly kind: 'accept';
   readonly purpose: 'acquire' | 'renew' | 'park' | 'unpark';
   readonly epoch: Epoch;
-  /** `D_A`; the acceptor caps it by its configuration's `ttlMsMax`, and refuses more. */
+  /** `D_A`; more than the configuration's `ttlMsMax` is refused. 0 only with `unpark`: ends a park, grants nothing. */
   readonly exclusionMs: number;
+  /** As in `Prepare`. */
+  readonly isForced: boolean;
 }
 
 export interface Accepted extends LeaseHeader {
