@@ -18,7 +18,7 @@ import { hash32, pairWeight } from '../../crdt/hash32.ts';
 import type { HostId } from '../../crdt/ids.ts';
 import type { Liveness, Placement, PlanHost, Service } from '../../crdt/model.ts';
 import type { Config } from '../config.ts';
-import { memoryReserveShare } from './plan.ts';
+import { memoryReserveShare } from './eligibility.ts';
 
 export interface FailoverHost extends PlanHost {
   readonly liveness: Liveness;

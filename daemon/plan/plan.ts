@@ -25,10 +25,9 @@ import type {
   Slot,
   Unplaceable,
 } from '../../crdt/model.ts';
+import { eligibilityOf, ineligibleReason, isKnown, memoryReserveShare } from './eligibility.ts';
 import { canonicalInputs } from './inputs.ts';
 
-/** Share of a host's memory that is never promised to services: the kernel, the engine and we need some. */
-export const memoryReserveShare = 0.05;
 /** A plan settles in two; the third is for those that free room for each other. */
 const passesMax = 4;
 /** Hosts named per unplaceable instance. */
@@ -87,24 +86,6 @@ function samePlaces(a: readonly Placement[], b: readonly Placement[]): boolean {
   );
   return b.every(
     (placement) => places.get(`${placement.service}/${placement.slot}`) === placement.host,
-  );
-}
-
-/** `isEligible` that also knows which roles keep their hosts to themselves. */
-export function eligibilityOf(
-  roles: readonly Role[],
-): (service: Service, host: PlanHost) => boolean {
-  const dedicated = new Set(roles.filter((role) => role.isDedicated).map((role) => role.name));
-  return (service, host) =>
-    isEligible(service, host) &&
-    !host.roles.some((role) => role !== service.role && dedicated.has(role));
-}
-
-/** May instances of the service be on this host at all? Room and liveness are asked elsewhere. */
-export function isEligible(service: Service, host: PlanHost): boolean {
-  return (
-    host.roles.includes(service.role) &&
-    Object.entries(service.placement.where).every(([key, value]) => host.meta[key] === value)
   );
 }
 
@@ -379,24 +360,11 @@ class Board {
 
   #reason(service: Service, load: Load, isEligibleHere: boolean): string {
     const { host } = load;
-    if (!host.roles.includes(service.role)) return `has no role ${service.role}`;
-    if (!isEligibleHere) {
-      const where = Object.entries(service.placement.where).find(
-        ([key, value]) => host.meta[key] !== value,
-      );
-      return where === undefined
-        ? 'has a dedicated role'
-        : `${where[0]} is ${host.meta[where[0]] ?? 'not set'}, not ${where[1]}`;
-    }
+    if (!isEligibleHere) return ineligibleReason(service, host);
     if (!host.isAlive) return 'does not answer';
     if (host.isDrained) return 'is drained';
     return this.#refusal(service, load) ?? 'was passed over';
   }
-}
-
-/** False until its inventory has arrived. */
-function isKnown(host: PlanHost): boolean {
-  return host.cpu > 0 || host.memoryBytes > 0;
 }
 
 /** Strict: of two that are equal in all that counts, the rendezvous hash decides, and at last the id. */

@@ -7,7 +7,7 @@ import type { Placement, Service } from '../../../crdt/model.ts';
 import { defaultConfig } from '../../../daemon/config.ts';
 import { Failover, slotKey } from '../../../daemon/plan/failover.ts';
 import type { FailoverEvent, FailoverHost, SeenInstance } from '../../../daemon/plan/failover.ts';
-import { eligibilityOf } from '../../../daemon/plan/plan.ts';
+import { eligibilityOf } from '../../../daemon/plan/eligibility.ts';
 import { hostOf, serviceOf } from './plan-arbitraries.ts';
 
 export const stepMs = 250;

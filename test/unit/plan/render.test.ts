@@ -3,7 +3,7 @@ import type { ClusterId } from '../../../crdt/ids.ts';
 import type { Placement, Role, Service } from '../../../crdt/model.ts';
 import type { ServiceSpec } from '../../../crdt/service-leaves.ts';
 import { servicesToPlan } from '../../../daemon/plan/inputs.ts';
-import { eligibilityOf } from '../../../daemon/plan/plan.ts';
+import { eligibilityOf } from '../../../daemon/plan/eligibility.ts';
 import { renderView } from '../../../daemon/plan/render.ts';
 import type { LiveInstance, RenderInput } from '../../../daemon/plan/render.ts';
 import {
