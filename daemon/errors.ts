@@ -223,6 +223,11 @@ export const errorTable = {
     http: 409,
     text: 'lease {name} was lost: {reason}; what ran under it was killed, run it again',
   },
+  START_FAILED: {
+    exit: 1,
+    http: 500,
+    text: '{item} did not start under its lease: {reason}; look with `trellis logs`, this host takes the lease again when the service was changed, or after a while',
+  },
   NO_QUORUM: {
     exit: 1,
     http: 503,

@@ -10,16 +10,18 @@ import type {
   ReconcileOutcome,
 } from '../api.ts';
 import type { DockerConfig } from './config.ts';
-import { type Action, type Foreign, type Observed, diff } from './diff.ts';
+import { type Action, type Foreign, type GateState, type Observed, diff } from './diff.ts';
 import { type Engine, orAbort, pause } from './engine.ts';
 import { reasonOf, unreachable } from './errors.ts';
+import { Exclusive } from './exclusive.ts';
+import type { Gates } from './gates.ts';
 import { Limiter } from './files.ts';
 import { type HostsFiles, hostsText } from './hosts-files.ts';
 import type { Images } from './images.ts';
 import { type Self, isOurs, label } from './labels.ts';
 import { Lifecycle, foreign, nameOf, toObserved } from './lifecycle.ts';
 import type { Network } from './network.ts';
-import { bindOf, createOptions, hostnameOf, published } from './spec.ts';
+import { bindOf, cgroupParentOf, createOptions, hostnameOf, published } from './spec.ts';
 import { type Batch, Tasks, newBatch } from './tasks.ts';
 
 const hostsWritesMax = 8;
@@ -40,6 +42,8 @@ export class Containers {
   readonly #tasks: Tasks;
   readonly #lifecycle: Lifecycle;
   readonly #situations = new Map<string, Situation>();
+  readonly #gates: Gates;
+  readonly exclusive: Exclusive;
 
   constructor(parts: {
     engine: Engine;
@@ -48,6 +52,7 @@ export class Containers {
     network: Network;
     images: Images;
     hosts: HostsFiles;
+    gates: Gates;
     onSituation: () => void;
   }) {
     this.#engine = parts.engine;
@@ -61,6 +66,14 @@ export class Containers {
     this.#tasks = new Tasks({
       toFailure: (item, error) => this.#toFailure(item, error),
       onLateEnd: (item) => this.#context.requestReconcile(`work on ${item} has ended`),
+    });
+    this.#gates = parts.gates;
+    this.exclusive = new Exclusive({
+      ...parts,
+      lifecycle: this.#lifecycle,
+      tasks: this.#tasks,
+      bindOf: (instance, view) => this.#bindOf(instance, view),
+      list: () => this.#list(),
     });
   }
 
@@ -179,15 +192,26 @@ export class Containers {
     const wanted = view.instances.map((instance) => ({
       instance,
       bind: this.#bindOf(instance, view),
+      ...this.#gateOf(instance, { containers, busy }),
     }));
+    const givenUp = this.exclusive.failures(view);
+    batch.failures.push(...givenUp);
     const { actions, foreign: obstacles } = diff({
       self: this.#context.self,
       wanted,
       keep: new Set(view.keep),
       containers,
+      isClosed: (lease) => !this.#gates.isOpen(lease),
     });
     const concerned = [...actions.filter((action) => action.kind !== 'remove'), ...obstacles];
-    this.#forgetSituations(new Set(concerned.map((one) => one.wanted.instance.instance)));
+    this.#forgetSituations(
+      new Set([
+        ...concerned.map((one) => one.wanted.instance.instance),
+        ...givenUp.map(({ item }) => item),
+      ]),
+    );
+    for (const { item, code, message } of givenUp)
+      this.#settle(item, { state: 'failed', reason: `${code}: ${message}` });
     for (const obstacle of obstacles) this.#reportForeign(obstacle, batch);
     const freeing: Promise<void>[] = [];
     const byService = new Map<string, Promise<void>[]>();
@@ -216,13 +240,26 @@ export class Containers {
       );
       all.push(work);
       if (isFreeing) freeing.push(work);
-      else
+      // One that a gate may block holds up nobody.
+      else if (action.wanted.instance.exclusive === undefined)
         byService.set(action.wanted.instance.service, [
           ...(byService.get(action.wanted.instance.service) ?? []),
           work,
         ]);
     }
     await Promise.all(all);
+  }
+
+  /** Nothing for what may run anywhere. What is being worked on is decided on once that has ended. */
+  #gateOf(
+    instance: DesiredInstance,
+    now: { containers: readonly Observed[]; busy: ReadonlySet<string> },
+  ): { gate?: GateState } {
+    if (instance.exclusive === undefined) return {};
+    const name = instance.containerName;
+    if (now.busy.has(name) || this.#tasks.isBusy(name)) return { gate: 'resting' };
+    const container = now.containers.find(({ names }) => names.includes(name)) ?? null;
+    return { gate: this.exclusive.gateOf(instance, container) };
   }
 
   /** Dependencies start first; a fixed host port may be held by something that is on its way out. */
@@ -256,14 +293,17 @@ export class Containers {
         await this.#create(instance, view, action.container);
         return `recreated ${name} (${action.reason})`;
       case 'start':
-        await this.#lifecycle.start(instance, action.container.id);
+        if (instance.exclusive === undefined)
+          await this.#lifecycle.start(instance, action.container.id);
+        else await this.exclusive.start(instance, action.container.id);
         this.#settle(instance.instance, null);
         return `started ${name}`;
       case 'unpause':
         await this.#lifecycle.unpause(action.container.id);
         return `unpaused ${name}`;
       case 'stop':
-        await this.#lifecycle.stop(action.container.id);
+        if (instance.exclusive === undefined) await this.#lifecycle.stop(action.container.id);
+        else await this.exclusive.stop(instance, action.container.id);
         return `stopped ${name}`;
     }
   }
@@ -283,8 +323,13 @@ export class Containers {
       address,
       hostsFile,
       imageId,
+      cgroupParent:
+        instance.exclusive === undefined
+          ? null
+          : cgroupParentOf(instance.exclusive.gate, await this.#engine.cgroupDriver()),
     });
-    await this.#lifecycle.create(instance, options);
+    if (instance.exclusive === undefined) await this.#lifecycle.create(instance, options);
+    else await this.exclusive.create(instance, options);
     this.#settle(instance.instance, null);
   }
 
@@ -340,7 +385,7 @@ export class Containers {
 }
 
 /** The same input fails again until somebody changes something on this host. */
-const lasting: ReadonlySet<string> = new Set(['CONTAINER_FOREIGN', 'PORT_TAKEN']);
+const lasting: ReadonlySet<string> = new Set(['CONTAINER_FOREIGN', 'PORT_TAKEN', 'START_FAILED']);
 
 /** Addresses in the labels of our containers, by instance. */
 function claimsOf(containers: readonly Observed[], self: Self): Map<string, string> {

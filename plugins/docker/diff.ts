@@ -3,7 +3,8 @@
  * arguments, so that a second look after the work was done finds nothing to do.
  *
  * Invariants: a container without our labels is never touched; one whose labels agree with what is wanted is left
- * running; nothing in `keep` is touched; at most one action per container name.
+ * running; nothing in `keep` is touched; at most one action per container name; nothing that is active behind a closed
+ * gate is touched, and nothing is started there.
  */
 import type { DesiredInstance } from '../api.ts';
 import { type Self, containerNameOf, isOurs, label } from './labels.ts';
@@ -23,7 +24,15 @@ export interface Wanted {
   readonly instance: DesiredInstance;
   /** Label `trellis.bind`. */
   readonly bind: string;
+  /** Of exclusive instances; absent: it may run. */
+  readonly gate?: GateState;
 }
+
+/**
+ * `closed`: what is behind it may be frozen, so a container that is active is asked nothing and left to whoever guards the
+ * gate. `resting`: open, but not to be started now (it is being handed over, or has just failed). `open`: to be run.
+ */
+export type GateState = 'closed' | 'resting' | 'open';
 
 export type Action =
   | { readonly kind: 'create'; readonly wanted: Wanted }
@@ -61,8 +70,11 @@ export function diff(input: {
   /** Instances to leave alone. */
   readonly keep: ReadonlySet<string>;
   readonly containers: readonly Observed[];
+  /** May what is behind the gate of this lease be frozen? Asked for containers that are not wanted any more. */
+  isClosed?(lease: string): boolean;
 }): Difference {
   const { self, containers, keep } = input;
+  const isClosed = (lease: string): boolean => input.isClosed?.(lease) ?? true;
   const byName = new Map(
     containers.flatMap((container) => container.names.map((name) => [name, container] as const)),
   );
@@ -72,7 +84,7 @@ export function diff(input: {
   for (const container of containers) {
     // A name that a wanted instance needs is dealt with below.
     if (container.names.some((name) => wantedNames.has(name))) continue;
-    const reason = removalReason(container, { self, keep, wantedInstances });
+    const reason = removalReason(container, { self, keep, wantedInstances, isClosed });
     if (reason !== null) removals.push({ kind: 'remove', container, reason });
   }
   const actions: Action[] = [];
@@ -83,7 +95,7 @@ export function diff(input: {
     if (container === undefined) actions.push({ kind: 'create', wanted });
     else if (keep.has(ownedInstance(container, self) ?? '')) continue;
     else if (isOurs(container.labels, self)) {
-      const action = decide(wanted, container);
+      const action = decide(wanted, container, isClosed);
       if (action !== null) actions.push(action);
     } else
       foreign.push({
@@ -102,10 +114,17 @@ function ownedInstance({ labels }: Observed, self: Self): string | undefined {
 /** Null: not ours, wanted, or to be left alone. */
 function removalReason(
   container: Observed,
-  context: { self: Self; keep: ReadonlySet<string>; wantedInstances: ReadonlySet<string> },
+  context: {
+    self: Self;
+    keep: ReadonlySet<string>;
+    wantedInstances: ReadonlySet<string>;
+    isClosed(lease: string): boolean;
+  },
 ): 'not desired' | 'duplicate' | null {
   const { self, keep, wantedInstances } = context;
   if (!isOurs(container.labels, self) || container.state === 'removing') return null;
+  const lease = container.labels[label.lease];
+  if (lease !== undefined && isActive(container) && context.isClosed(lease)) return null;
   const instance = container.labels[label.instance] ?? '';
   if (keep.has(instance)) return null;
   if (wantedInstances.has(instance)) return 'duplicate';
@@ -114,14 +133,31 @@ function removalReason(
   return 'not desired';
 }
 
-function decide(wanted: Wanted, container: Observed): Action | null {
+function decide(
+  wanted: Wanted,
+  container: Observed,
+  isClosed: (lease: string) => boolean,
+): Action | null {
   if (container.state === 'removing') return null;
+  if (isActive(container) && isBehindClosedGate(wanted, container, isClosed)) return null;
   const reason = misfit(wanted, container);
   if (reason !== null) return { kind: 'recreate', wanted, container, reason };
   if (!wanted.instance.isEnabled)
     return isActive(container) ? { kind: 'stop', wanted, container } : null;
   if (container.state === 'paused') return { kind: 'unpause', wanted, container };
-  return isActive(container) ? null : { kind: 'start', wanted, container };
+  const mayRun = wanted.gate === undefined || wanted.gate === 'open';
+  return isActive(container) || !mayRun ? null : { kind: 'start', wanted, container };
+}
+
+/** It goes by what the container was made for, which may differ from what is wanted now. */
+function isBehindClosedGate(
+  wanted: Wanted,
+  container: Observed,
+  isClosed: (lease: string) => boolean,
+): boolean {
+  const lease = container.labels[label.lease];
+  if (lease === undefined) return false;
+  return lease === wanted.instance.exclusive?.lease ? wanted.gate === 'closed' : isClosed(lease);
 }
 
 /** Why a container of ours cannot be kept, null when it fits. */
@@ -135,7 +171,7 @@ function misfit({ instance, bind }: Wanted, container: Observed): string | null 
 }
 
 /** Restarting counts: the engine starts it again by itself, with a growing pause. */
-function isActive(container: Observed): boolean {
+export function isActive(container: Observed): boolean {
   return (
     container.state === 'running' ||
     container.state === 'restarting' ||

@@ -48,6 +48,7 @@ export class Engine {
   #state: EngineState = 'absent';
   #reason = 'not asked yet';
   #version: { version: string; apiVersion: string } | null = null;
+  #cgroupDriver: string | null = null;
   /** Seconds with nanoseconds of the newest event, for `since`. */
   #newest: string | null = null;
   #loop: Promise<void> | null = null;
@@ -86,12 +87,13 @@ export class Engine {
 
   /**
    * One engine call with a time limit. Rejects ENGINE_UNREACHABLE or ENGINE_REFUSED (`details.status` has the HTTP status).
-   * `what` completes "refused to ...". The signal given to `call` must be handed on as `abortSignal`.
+   * `what` completes "refused to ...". The signal given to `call` must be handed on as `abortSignal`. `mayBlock`: on a
+   * container whose gate may close at any moment, which makes that call hang and says nothing of the engine.
    */
   async call<T>(
     what: string,
     call: (signal: AbortSignal) => Promise<T>,
-    options: { timeoutMs?: number; signal?: AbortSignal } = {},
+    options: { timeoutMs?: number; signal?: AbortSignal; mayBlock?: boolean } = {},
   ): Promise<T> {
     const timeoutMs = options.timeoutMs ?? this.#config.callTimeoutMs;
     const limit = AbortSignal.timeout(timeoutMs);
@@ -106,8 +108,16 @@ export class Engine {
       if (this.#state !== 'ok') this.#become('ok', '');
       return result;
     } catch (error) {
-      throw this.#judge(what, error, { limit, timeoutMs });
+      throw this.#judge(what, error, { limit, timeoutMs, mayBlock: options.mayBlock === true });
     }
+  }
+
+  /** 'cgroupfs' or 'systemd'. Rejects as `call`. */
+  async cgroupDriver(): Promise<string> {
+    if (this.#cgroupDriver !== null) return this.#cgroupDriver;
+    const info = await this.call('describe itself', (signal) => infoOf(this.docker, signal));
+    this.#cgroupDriver = info.CgroupDriver;
+    return this.#cgroupDriver;
   }
 
   /** Asks now. Never rejects. */
@@ -126,7 +136,7 @@ export class Engine {
       this.#become('ok', '');
     } catch (error) {
       if (!this.#stopping.signal.aborted)
-        this.#judge('say that it lives', error, { limit, timeoutMs });
+        this.#judge('say that it lives', error, { limit, timeoutMs, mayBlock: false });
     }
     return this.#state;
   }
@@ -134,13 +144,13 @@ export class Engine {
   #judge(
     what: string,
     error: unknown,
-    { limit, timeoutMs }: { limit: AbortSignal; timeoutMs: number },
+    { limit, timeoutMs, mayBlock }: { limit: AbortSignal; timeoutMs: number; mayBlock: boolean },
   ): PluginError {
     if (error instanceof PluginError) return error;
     if (limit.aborted) {
       const reason = `no answer within ${timeoutMs} ms to the request to ${what}`;
       // A slow pull or stop is not a hung engine: only short calls decide, the pings find out the rest.
-      if (timeoutMs <= this.#config.callTimeoutMs) this.#become('hung', reason);
+      if (timeoutMs <= this.#config.callTimeoutMs && !mayBlock) this.#become('hung', reason);
       return unreachable(this.endpoint, reason, error);
     }
     if (statusOf(error) !== undefined) return refusal(what, error);
@@ -158,6 +168,8 @@ export class Engine {
     this.#state = state;
     this.#reason = reason;
     if (!isNew) return;
+    // The next one that answers may be configured in another way.
+    this.#cgroupDriver = null;
     this.#context.log.info('docker.engine', { state, reason });
     this.#listener?.onState(state, reason);
   }
@@ -337,6 +349,11 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
 async function versionOf(docker: Docker, signal: AbortSignal): Promise<Docker.DockerVersion> {
   const version = docker.version.bind(docker) as (options: object) => Promise<Docker.DockerVersion>;
   return await version({ abortSignal: signal });
+}
+
+async function infoOf(docker: Docker, signal: AbortSignal): Promise<{ CgroupDriver: string }> {
+  const info = docker.info.bind(docker) as (options: object) => Promise<{ CgroupDriver: string }>;
+  return await info({ abortSignal: signal });
 }
 
 async function pingOf(docker: Docker, signal: AbortSignal): Promise<unknown> {

@@ -12,6 +12,8 @@ export const label = {
   spec: 'trellis.spec',
   /** What this host added: fixed address and published ports. */
   bind: 'trellis.bind',
+  /** Only on what is exclusive: the lease under whose gate it is. */
+  lease: 'trellis.lease',
 } as const;
 
 export interface Self {

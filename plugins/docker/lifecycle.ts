@@ -18,8 +18,12 @@ import { isOurs, label } from './labels.ts';
 const startsMax = 16;
 /** Stops mostly wait for the program inside, so they do not share the places of starts. */
 const stopsMax = 8;
+/** Of those that a closing gate may block: a place is then taken for as long as the call is waited for. */
+const gatedMax = 64;
 /** On top of a container's grace period: what the engine needs to kill and clean up. */
 const stopExtraMs = 20_000;
+/** Of a container that is wanted no more and whose description is gone. */
+const unknownGraceMs = 120_000;
 
 export class Lifecycle {
   /** For messages. */
@@ -29,6 +33,7 @@ export class Lifecycle {
   readonly #config: DockerConfig;
   readonly #starts = new Limiter(startsMax);
   readonly #stops = new Limiter(stopsMax);
+  readonly #gated = new Limiter(gatedMax);
 
   constructor(parts: { engine: Engine; context: PluginContext; config: DockerConfig }) {
     this.#engine = parts.engine;
@@ -44,8 +49,14 @@ export class Lifecycle {
     });
   }
 
+  /** Creates an exclusive one and leaves it at that; returns its id. */
+  createOnly(instance: DesiredInstance, options: ContainerCreateOptions): Promise<string> {
+    return this.#gated.run(() => this.#createOrFind(instance, options));
+  }
+
   async start(instance: DesiredInstance, id: string): Promise<void> {
-    await this.#starts.run(() => this.#startOnce(instance, id));
+    const limiter = instance.exclusive === undefined ? this.#starts : this.#gated;
+    await limiter.run(() => this.#startOnce(instance, id));
   }
 
   /** A create that we gave up waiting for may have happened: then the name is taken by just what we want. */
@@ -59,6 +70,7 @@ export class Lifecycle {
       return made.id;
     } catch (error) {
       if (statusIn(error) !== 409) throw error;
+      if (instance.exclusive !== undefined) return await this.#findByName(instance, error);
       const found = await this.#engine.call(`inspect ${name}`, (signal) =>
         docker.getContainer(name).inspect({ abortSignal: signal }),
       );
@@ -69,14 +81,29 @@ export class Lifecycle {
     }
   }
 
+  /** As above, by the list: the engine may not be able to say more about it. */
+  async #findByName(instance: DesiredInstance, refusal: unknown): Promise<string> {
+    const name = instance.containerName;
+    const list = await this.#engine.call('list containers', (signal) =>
+      this.#engine.docker.listContainers({
+        all: true,
+        filters: { name: [`^/?${name}$`] },
+        abortSignal: signal,
+      }),
+    );
+    const found = list.map(toObserved).find(({ names }) => names.includes(name));
+    if (found === undefined) throw refusal;
+    if (!isOurs(found.labels, this.#context.self)) throw foreign(name, found.id);
+    if (found.labels[label.spec] !== instance.spec) throw refusal;
+    return found.id;
+  }
+
   async #startOnce(instance: DesiredInstance, id: string): Promise<void> {
     try {
       await this.#engine.call(
         `start ${instance.containerName}`,
         (signal) => this.#engine.docker.getContainer(id).start({ abortSignal: signal }),
-        {
-          timeoutMs: this.#config.startTimeoutMs,
-        },
+        { timeoutMs: this.#config.startTimeoutMs, mayBlock: instance.exclusive !== undefined },
       );
     } catch (error) {
       if (isUnchanged(error)) return;
@@ -107,13 +134,18 @@ export class Lifecycle {
   /** Stops it gracefully and removes it. Resolves also when it is gone already. */
   async remove(container: Observed, signal?: AbortSignal): Promise<void> {
     const { id } = container;
+    const mayBlock = container.labels[label.lease] !== undefined;
     if (container.state === 'paused') await this.unpause(id);
-    if (container.state !== 'exited' && container.state !== 'created') await this.stop(id, signal);
+    if (container.state !== 'exited' && container.state !== 'created')
+      await (mayBlock ? this.stopGated(id, null, signal) : this.stop(id, signal));
     try {
-      await this.#engine.call(`remove ${nameOf(container)}`, (callSignal) =>
-        this.#engine.docker
-          .getContainer(id)
-          .remove({ force: true, v: true, abortSignal: callSignal }),
+      await this.#engine.call(
+        `remove ${nameOf(container)}`,
+        (callSignal) =>
+          this.#engine.docker
+            .getContainer(id)
+            .remove({ force: true, v: true, abortSignal: callSignal }),
+        { mayBlock },
       );
     } catch (error) {
       // Gone, or somebody else is removing it: both are what we want.
@@ -144,6 +176,30 @@ export class Lifecycle {
     } catch (error) {
       if (!isMissing(error) && !isUnchanged(error)) throw error;
     }
+  }
+
+  /**
+   * The same for an exclusive one, whose gate must be open: without looking at it first. `graceMs` null: what it was made
+   * with, and the engine is waited for as long as the longest of stops takes.
+   */
+  async stopGated(id: string, graceMs: number | null, signal?: AbortSignal): Promise<void> {
+    const options = graceMs === null ? {} : { t: Math.ceil(graceMs / 1000) };
+    await this.#gated.run(async () => {
+      try {
+        await this.#engine.call(
+          `stop ${id}`,
+          (callSignal) =>
+            this.#engine.docker.getContainer(id).stop({ ...options, abortSignal: callSignal }),
+          {
+            timeoutMs: (graceMs ?? unknownGraceMs) + stopExtraMs,
+            mayBlock: true,
+            ...(signal === undefined ? {} : { signal }),
+          },
+        );
+      } catch (error) {
+        if (!isMissing(error) && !isUnchanged(error)) throw error;
+      }
+    });
   }
 
   async unpause(id: string): Promise<void> {

@@ -2,15 +2,19 @@
  * What runs on this host, as its engine says: kept up to date from events, checked by a full look now and then, and
  * published as the fact 'docker'. Nothing is published while nothing changes.
  *
+ * Exclusive containers are only ever listed: the engine's answers to everything else may hang behind a closed gate.
+ *
  * With the engine away the last known instances stay listed as 'unknown': they may well still run.
  */
-import type { ContainerInspectInfo } from 'dockerode';
+import type { ContainerInfo, ContainerInspectInfo } from 'dockerode';
 import type { InstanceFact, InstancesFact } from '../../crdt/model.ts';
 import type { DesiredInstance, DesiredView, PluginContext } from '../api.ts';
 import type { DockerConfig } from './config.ts';
 import type { Containers } from './containers.ts';
 import type { Engine, EngineEvent } from './engine.ts';
 import { isMissing, reasonOf } from './errors.ts';
+import type { SeenContainer } from './exclusive.ts';
+import type { Gates } from './gates.ts';
 import { Limiter } from './files.ts';
 import { Prober, type Target } from './health.ts';
 import { isOurs, label } from './labels.ts';
@@ -49,6 +53,7 @@ export class Observer {
   readonly #config: DockerConfig;
   readonly #network: Network;
   readonly #containers: Containers;
+  readonly #gates: Gates;
   readonly #prober: Prober;
   readonly #inspects = new Limiter(inspectsMax);
   readonly #seen = new Map<string, Seen>();
@@ -72,6 +77,7 @@ export class Observer {
     config: DockerConfig;
     network: Network;
     containers: Containers;
+    gates: Gates;
     onLook: () => Promise<void>;
   }) {
     this.#engine = parts.engine;
@@ -79,6 +85,7 @@ export class Observer {
     this.#config = parts.config;
     this.#network = parts.network;
     this.#containers = parts.containers;
+    this.#gates = parts.gates;
     this.#onLook = parts.onLook;
     this.#prober = new Prober({
       wallMs: () => parts.context.clock.wallMs(),
@@ -88,6 +95,26 @@ export class Observer {
 
   fact(): InstancesFact {
     return this.#fact;
+  }
+
+  /** Of an instance, by its right name. */
+  containerOf(instance: string): SeenContainer | null {
+    const name = this.#desired(instance)?.containerName;
+    for (const seen of this.#seen.values()) if (seen.name === name) return seen;
+    return null;
+  }
+
+  /** By id or name; null: not one of ours. */
+  labelsOf(container: string): SeenContainer['labels'] | null {
+    for (const seen of this.#seen.values())
+      if (seen.name === container || seen.id.startsWith(container)) return seen.labels;
+    return null;
+  }
+
+  /** Gates have opened or closed: what is behind a closed one is not asked for its health. */
+  gatesChanged(): void {
+    this.#watchHealth();
+    this.changed();
   }
 
   /** Instances that have a container of ours. */
@@ -136,7 +163,8 @@ export class Observer {
       return;
     }
     if (!relevant.some((action) => event.action.startsWith(action))) return;
-    void this.#inspect(event.id, '').then(() => this.#afterEvent(event.id));
+    const isListed = event.labels[label.lease] !== undefined;
+    void this.#inspect(event.id, { listed: '', isListed }).then(() => this.#afterEvent(event.id));
   }
 
   /** Events may have been lost: nothing remembered is trusted. */
@@ -180,9 +208,12 @@ export class Observer {
     const ids = new Set(ours.map(({ Id }) => Id));
     for (const id of this.#seen.keys()) if (!ids.has(id)) this.#seen.delete(id);
     await Promise.all(
-      ours.map(async ({ Id, State, Status, Names }) => {
+      ours.map(async (info) => {
+        const { Id, State, Status, Names, Labels } = info;
+        if (Labels[label.lease] !== undefined) return this.#takeListed(info);
         const listed = `${State} ${healthIn(Status)} ${Names.join(' ')}`;
-        if (this.#seen.get(Id)?.listed !== listed) await this.#inspect(Id, listed);
+        if (this.#seen.get(Id)?.listed !== listed)
+          await this.#inspect(Id, { listed, isListed: false });
       }),
     );
     this.#hasLooked = true;
@@ -195,24 +226,30 @@ export class Observer {
    * One question per container at a time: answers cannot overtake each other, and a burst of events costs one more
    * question and not one each. Never rejects.
    */
-  #inspect(id: string, listed: string): Promise<void> {
+  #inspect(id: string, how: { listed: string; isListed: boolean }): Promise<void> {
     const running = this.#inspecting.get(id);
     if (running !== undefined) {
       running.isStale = true;
       return running.work;
     }
     const entry = { isStale: false, work: Promise.resolve() };
-    entry.work = this.#inspectUntilFresh(id, listed, entry).finally(() =>
-      this.#inspecting.delete(id),
-    );
+    entry.work = this.#inspectUntilFresh(id, how, entry).finally(() => this.#inspecting.delete(id));
     this.#inspecting.set(id, entry);
     return entry.work;
   }
 
-  async #inspectUntilFresh(id: string, listed: string, entry: { isStale: boolean }): Promise<void> {
+  async #inspectUntilFresh(
+    id: string,
+    { listed, isListed }: { listed: string; isListed: boolean },
+    entry: { isStale: boolean },
+  ): Promise<void> {
     do {
       entry.isStale = false;
       try {
+        if (isListed) {
+          await this.#listOne(id);
+          continue;
+        }
         const info = await this.#inspects.run(() =>
           this.#engine.call(`inspect ${id}`, (signal) =>
             this.#engine.docker.getContainer(id).inspect({ abortSignal: signal }),
@@ -224,6 +261,21 @@ export class Observer {
         else this.#context.log.debug('docker.inspect-failed', { id, reason: reasonOf(error) });
       }
     } while (entry.isStale && !this.#isStopped);
+  }
+
+  async #listOne(id: string): Promise<void> {
+    const filters = { id: [id] };
+    const [info] = await this.#engine.call('list containers', (signal) =>
+      this.#engine.docker.listContainers({ all: true, filters, abortSignal: signal }),
+    );
+    if (info === undefined) this.#seen.delete(id);
+    else this.#takeListed(info);
+  }
+
+  #takeListed(info: ContainerInfo): void {
+    const { name, network } = { name: info.Id, network: this.#network.name };
+    const wallMs = this.#context.clock.wallMs();
+    this.#seen.set(name, toSeenListed(info, { network, before: this.#seen.get(name), wallMs }));
   }
 
   #afterEvent(id: string): void {
@@ -254,7 +306,8 @@ export class Observer {
         check === undefined ||
         check.kind === 'exec' ||
         !seen.isRunning ||
-        seen.address === null
+        seen.address === null ||
+        (instance.exclusive !== undefined && !this.#gates.isOpen(instance.exclusive.lease))
       )
         continue;
       const port = instance.ports.find(({ name }) => name === check.port) ?? instance.ports[0];
@@ -423,6 +476,47 @@ export function toSeen(info: ContainerInspectInfo, network: string, listed: stri
     image: info.Config.Image,
     listed,
   };
+}
+
+/**
+ * The same from a list, which knows neither times nor what is behind words like 'Exited (137) 2 minutes ago'. Times are
+ * when we saw it change.
+ */
+export function toSeenListed(
+  info: ContainerInfo,
+  known: { network: string; before: Seen | undefined; wallMs: number },
+): Seen {
+  const { State: word, Status: status } = info;
+  const endpoint = info.NetworkSettings.Networks[known.network] as
+    | { IPAMConfig?: { IPv4Address?: string } | null; IPAddress?: string }
+    | undefined;
+  const address = endpoint?.IPAMConfig?.IPv4Address ?? endpoint?.IPAddress ?? '';
+  const isRunning = word === 'running' && !status.includes('(Paused)');
+  const before = known.before?.listed === word ? known.before : undefined;
+  const sinceMs = before?.sinceMs ?? (word === 'created' ? info.Created * 1000 : known.wallMs);
+  return {
+    id: info.Id,
+    name: (info.Names[0] ?? '').replace(/^\//, ''),
+    labels: info.Labels,
+    address: address === '' ? null : address,
+    ...stateListed(word, status),
+    isRunning,
+    engineHealth: healthOf(/\((?:health: )?(healthy|unhealthy|starting)\)/.exec(status)?.[1]),
+    sinceMs,
+    startedMs: isRunning ? sinceMs : 0,
+    restarts: 0,
+    image: info.Image,
+    listed: word,
+  };
+}
+
+function stateListed(word: string, status: string): Pick<Seen, 'state' | 'reason'> {
+  if (word === 'running') return { state: 'running', reason: undefined };
+  if (word === 'created') return { state: 'created', reason: undefined };
+  if (word === 'paused') return { state: 'exited', reason: 'PAUSED' };
+  if (word === 'dead') return { state: 'failed', reason: 'DEAD: the engine could not remove it' };
+  const code = /\((\d+)\)/.exec(status)?.[1];
+  return { state: 'exited', reason: `EXITED: exit code ${code ?? 'unknown'}` };
 }
 
 function stateOf({ State: state }: ContainerInspectInfo): Pick<Seen, 'state' | 'reason'> {

@@ -1,11 +1,12 @@
 /**
  * The docker plugin: this host's containers, network, images and their state. Read `diff.ts` first; what is in which file:
  * engine (connection), network and subnets, images with registry and image-export, containers with lifecycle and tasks (doing),
- * observe with health (seeing), sessions (logs, exec).
+ * observe with health (seeing), exclusive with gates and restarts (what runs under a lease), sessions (logs, exec).
  */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { InstancesFact } from '../../crdt/model.ts';
+import { PluginError } from '../api.ts';
 import type {
   ContainerRuntime,
   DesiredInstance,
@@ -18,7 +19,9 @@ import { type DockerConfig, parseDockerConfig } from './config.ts';
 import { Containers } from './containers.ts';
 import { Engine } from './engine.ts';
 import { reasonOf, unreachable } from './errors.ts';
+import type { ExclusiveControl } from './exclusive.ts';
 import { ensureDir } from './files.ts';
+import { Gates } from './gates.ts';
 import { HostsFiles } from './hosts-files.ts';
 import { Images } from './images.ts';
 import { label } from './labels.ts';
@@ -32,6 +35,7 @@ export interface RunningDocker extends RunningPlugin {
   readonly runtime: ContainerRuntime;
   /** What was last published. */
   facts(): InstancesFact;
+  readonly exclusive: ExclusiveControl;
 }
 
 export interface DockerPlugin extends Plugin<DockerConfig> {
@@ -57,6 +61,7 @@ interface Parts {
   readonly hosts: HostsFiles;
   readonly containers: Containers;
   readonly observer: Observer;
+  readonly gates: Gates;
 }
 
 /** Needs no engine: with none, or a hung one, the plugin waits for it. */
@@ -76,15 +81,22 @@ async function start(context: PluginContext, config: DockerConfig): Promise<Runn
   });
   observer.start();
   return {
-    runtime: runtimeOf(engine, parts.images),
+    runtime: runtimeOf(parts),
     facts: () => observer.fact(),
+    exclusive: parts.containers.exclusive.control({
+      view: () => view,
+      seen: (instance) => observer.containerOf(instance),
+      onGates: () => observer.gatesChanged(),
+    }),
     reconcile: async (desired, signal) => {
       view = desired;
+      parts.gates.setView(desired);
       observer.setView(desired);
       return await parts.containers.reconcile(desired, signal);
     },
     stop: async () => {
       parts.images.stop();
+      parts.containers.exclusive.stopTimers();
       await Promise.all([engine.stop(), parts.registry.close(), observer.stop()]);
     },
     purge: (signal) => purge(parts, context.stateDir, signal),
@@ -119,6 +131,7 @@ async function open(
   const network = new Network({ engine, context, config });
   const hosts = new HostsFiles(stateDir);
   const onSituation = (): void => observer.changed();
+  const gates = new Gates();
   const containers = new Containers({
     engine,
     context,
@@ -126,12 +139,21 @@ async function open(
     network,
     images,
     hosts,
+    gates,
     onSituation,
   });
   const onLook = (): Promise<void> =>
     collectGarbage({ images, hosts, containers, observer, context, view });
-  const observer: Observer = new Observer({ engine, context, config, network, containers, onLook });
-  return { engine, registry, images, network, hosts, containers, observer };
+  const observer: Observer = new Observer({
+    engine,
+    context,
+    config,
+    network,
+    containers,
+    gates,
+    onLook,
+  });
+  return { engine, registry, images, network, hosts, containers, observer, gates };
 }
 
 /** `view` is asked at every decision: it may change while this runs. */
@@ -171,10 +193,17 @@ async function purge(parts: Parts, stateDir: string, signal: AbortSignal): Promi
   }
 }
 
-function runtimeOf(engine: Engine, images: Images): ContainerRuntime {
+function runtimeOf({ engine, images, observer, gates }: Parts): ContainerRuntime {
+  const isClosed = (containerId: string): boolean => {
+    const lease = observer.labelsOf(containerId)?.[label.lease];
+    return lease !== undefined && !gates.isOpen(lease);
+  };
   return {
-    logs: (containerId, options) => logs(engine, containerId, options),
-    exec: (containerId, options) => exec(engine, containerId, options),
+    logs: (containerId, options) => logs(engine, containerId, options, isClosed(containerId)),
+    exec: async (containerId, options) => {
+      if (isClosed(containerId)) throw notHeld(containerId);
+      return await exec(engine, containerId, options);
+    },
     pushImage: (reference, options) => images.push(reference, options),
     localImageId: (reference) => images.localImageId(reference),
     engine: async () => {
@@ -183,6 +212,16 @@ function runtimeOf(engine: Engine, images: Images): ContainerRuntime {
       return { state, endpoint, ...version, ...(state === 'ok' ? {} : { reason }) };
     },
   };
+}
+
+/** A command in a frozen container would hang until it is thawed. */
+function notHeld(containerId: string): PluginError {
+  const reason = 'its lease is not held on this host, so nothing may run in it';
+  return new PluginError(
+    'CONFLICT',
+    { reason, todo: 'ask on its holder: `trellis lease ls`' },
+    `${containerId}: ${reason}`,
+  );
 }
 
 /** Taking a layer from a local image is a short cut: when it fails, it is fetched. */

@@ -16,11 +16,18 @@ export async function* logs(
   engine: Engine,
   containerId: string,
   options: Parameters<ContainerRuntime['logs']>[1],
+  /** Behind a closed gate: it is not asked about itself, which may hang; ours have no terminal. */
+  isClosed = false,
 ): AsyncGenerator<Chunk> {
   const container = engine.docker.getContainer(containerId);
-  const { Config } = await named(containerId, () =>
-    engine.call('read logs', (signal) => container.inspect({ abortSignal: signal })),
-  );
+  const isTty = isClosed
+    ? false
+    : await named(containerId, async () => {
+        const { Config } = await engine.call('read logs', (signal) =>
+          container.inspect({ abortSignal: signal }),
+        );
+        return Config.Tty;
+      });
   const query = {
     stdout: true,
     stderr: true,
@@ -36,7 +43,7 @@ export async function* logs(
       (signal) => container.logs({ ...query, follow: false, abortSignal: signal }),
       { signal: options.signal },
     );
-    yield* demux(oneChunk(whole), Config.Tty);
+    yield* demux(oneChunk(whole), isTty);
     return;
   }
   const stream = await engine.call(
@@ -44,7 +51,7 @@ export async function* logs(
     () => container.logs({ ...query, follow: true, abortSignal: options.signal }),
     { signal: options.signal },
   );
-  yield* demux(untilAborted(stream as Duplex, options.signal), Config.Tty);
+  yield* demux(untilAborted(stream as Duplex, options.signal), isTty);
 }
 
 export async function exec(

@@ -10,7 +10,12 @@ export interface Place {
   readonly address: string;
   readonly hostsFile: string;
   readonly imageId: string;
+  /** Of exclusive instances: the gate as the engine's cgroup driver spells it; null: wherever the engine puts containers. */
+  readonly cgroupParent: string | null;
 }
+
+/** Where the lease directory is seen inside. */
+const leaseTarget = '/run/trellis/lease';
 
 /** Bounded logs: at most this much of a container's output is kept by the engine. */
 const logFileSize = '10m';
@@ -73,6 +78,7 @@ export function createOptions(instance: DesiredInstance, place: Place): Containe
       [label.instance]: instance.instance,
       [label.spec]: instance.spec,
       [label.bind]: bindOf(instance, { address: place.address, advertise: view.advertise }),
+      ...(instance.exclusive === undefined ? {} : { [label.lease]: instance.exclusive.lease }),
     },
     ExposedPorts: Object.fromEntries(
       instance.ports.map((port) => [`${port.container}/${port.protocol}`, {}]),
@@ -85,7 +91,8 @@ export function createOptions(instance: DesiredInstance, place: Place): Containe
       RestartPolicy: { Name: instance.restart },
       LogConfig: { Type: 'json-file', Config: { 'max-size': logFileSize, 'max-file': logFiles } },
       // As a mount and not a bind: a missing file is an error then, and not a directory that the engine makes up.
-      Mounts: [{ Type: 'bind', Source: place.hostsFile, Target: '/etc/hosts', ReadOnly: true }],
+      Mounts: mountsOf(instance, place.hostsFile),
+      ...(place.cgroupParent === null ? {} : { CgroupParent: place.cgroupParent }),
       SecurityOpt: ['no-new-privileges'],
       // Reaps zombies and hands on SIGTERM, which process 1 of a container ignores by default.
       Init: true,
@@ -95,6 +102,31 @@ export function createOptions(instance: DesiredInstance, place: Place): Containe
       EndpointsConfig: { [place.network]: { IPAMConfig: { IPv4Address: place.address } } },
     },
   };
+}
+
+/** The lease as a directory: its files are replaced by renaming, and a mounted single file would stay the old one. */
+function mountsOf(
+  { exclusive, mounts = [] }: DesiredInstance,
+  hostsFile: string,
+): { Type: 'bind'; Source: string; Target: string; ReadOnly: boolean }[] {
+  const all = [
+    { source: hostsFile, target: '/etc/hosts', isReadOnly: true },
+    ...(exclusive === undefined
+      ? []
+      : [{ source: exclusive.leaseDir, target: leaseTarget, isReadOnly: true }]),
+    ...mounts,
+  ];
+  return all.map(({ source, target, isReadOnly }) => ({
+    Type: 'bind',
+    Source: source,
+    Target: target,
+    ReadOnly: isReadOnly,
+  }));
+}
+
+/** systemd nests slices at every dash, so those of the name itself are escaped. */
+export function cgroupParentOf(gate: string, driver: string): string {
+  return driver === 'systemd' ? `${gate.replaceAll('-', String.raw`\x2d`)}.slice` : `/${gate}`;
 }
 
 function limits({ resources }: DesiredInstance): {

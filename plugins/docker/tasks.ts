@@ -38,6 +38,15 @@ export class Tasks {
     return this.#running.has(container);
   }
 
+  /** Resolves when nobody works on this container. */
+  async whenFree(container: string): Promise<void> {
+    for (;;) {
+      const running = this.#running.get(container);
+      if (running === undefined) return;
+      await running;
+    }
+  }
+
   /** Containers being worked on now. A list of containers taken later may show them half done. */
   busy(): Set<string> {
     return new Set(this.#running.keys());

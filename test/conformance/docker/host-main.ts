@@ -37,6 +37,10 @@ export interface HostCalls {
     containerId: string,
     options: { command: string[]; isTty: boolean; input?: string; columns?: number },
   ): Promise<{ stdout: string; stderr: string; exitCode: number }>;
+  setGates(open: ReadonlyMap<string, { epoch: number; mayStart: boolean }>): Promise<void>;
+  startNow(lease: string): Promise<void>;
+  unprepared(lease: string): Promise<string | null>;
+  stopAll(lease: string): Promise<void>;
   purge(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -120,6 +124,10 @@ const calls: HostCalls = {
       out[chunk.stream] += Buffer.from(chunk.bytes).toString();
     return { ...out, exitCode: await session.exitCode() };
   },
+  setGates: async (open) => plugin.exclusive.setGates(open),
+  startNow: async (lease) => plugin.exclusive.startNow(lease),
+  unprepared: async (lease) => plugin.exclusive.unpreparedReason(lease),
+  stopAll: (lease) => plugin.exclusive.stopAll(lease, forever),
   purge: () => plugin.purge(forever),
   stop: () => plugin.stop(),
 };
