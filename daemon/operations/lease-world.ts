@@ -1,0 +1,168 @@
+/**
+ * What this host knows of leases, from its own guard and from what all hosts publish: who holds what, and who could. Facts
+ * are hints and may be old: the highest epoch wins, and at one epoch the guard's own word. Nothing is decided by it.
+ */
+import { compareText } from '../../crdt/codec.ts';
+import type { HostId, ObjectId } from '../../crdt/ids.ts';
+import type { EnvView, HostView, LeaseFact, LeaseSettings } from '../../crdt/model.ts';
+import type { LeaseApi } from '../lease-api.ts';
+import type { GuardStatus, LeaseStatus } from '../lease/guard-api.ts';
+import type { LeaseName } from '../lease/model.ts';
+import type { NodeApi } from '../node-api.ts';
+import { leaseSubjects } from '../plan/leases.ts';
+import { hostNames } from './common.ts';
+
+/** A lease and what people call it. */
+export interface LeaseSubject {
+  readonly name: LeaseName;
+  /** 'service db', 'storage dbdata', 'planner prod', 'lock backup'. */
+  readonly title: string;
+  /** Role whose hosts are candidates; null: every host, or not known. */
+  readonly role: string | null;
+  /** Storage that must be in sync; null: none. */
+  readonly storage: string | null;
+  /** Services that run under it. */
+  readonly services: readonly string[];
+  /** What carries its settings in the document, the lease's own object first; empty: none does. */
+  readonly objects: readonly ObjectId[];
+  readonly settings: Pick<LeaseSettings, 'profile' | 'onLoss' | 'isFrozen'> | null;
+}
+
+export interface LeaseWorld {
+  readonly node: NodeApi;
+  readonly view: EnvView;
+  readonly status: GuardStatus | null;
+  readonly facts: readonly {
+    readonly host: HostView;
+    readonly ageMs: number;
+    readonly fact: LeaseFact;
+  }[];
+  readonly hosts: ReadonlyMap<HostId, HostView>;
+  readonly names: ReadonlyMap<string, string>;
+  readonly subjects: readonly LeaseSubject[];
+}
+
+export interface Holder {
+  readonly host: HostId;
+  readonly state: string;
+  readonly epoch: number;
+  readonly remainMs: number | null;
+}
+
+const heldStates = new Set(['opening', 'active', 'frozen', 'handing-over', 'parked']);
+
+export function worldOf(node: NodeApi, leases: LeaseApi | null): LeaseWorld {
+  const byNode = new Map(node.hosts().map((host) => [host.node, host]));
+  const facts = (leases?.facts() ?? []).flatMap(({ owner, ageMs, fact }) => {
+    const host = byNode.get(owner);
+    return host === undefined ? [] : [{ host, ageMs, fact }];
+  });
+  const view = node.envView();
+  const status = leases?.status() ?? null;
+  return {
+    node,
+    view,
+    status,
+    facts,
+    hosts: new Map(node.hosts().map((host) => [host.id, host])),
+    names: hostNames(node),
+    subjects: subjectsOf(view, status, facts),
+  };
+}
+
+export function statusOfLease(world: LeaseWorld, name: LeaseName): LeaseStatus | null {
+  return world.status?.leases.find((lease) => lease.name === name) ?? null;
+}
+
+export function hostName(world: LeaseWorld, id: string): string {
+  return world.names.get(id) ?? id.slice(0, 12);
+}
+
+/** Null: nobody that is known of. What a dead host claimed counts only when it is parked: park has no end. */
+export function holderOf(world: LeaseWorld, name: LeaseName): Holder | null {
+  const claims: Holder[] = [];
+  const own = statusOfLease(world, name);
+  if (own !== null && heldStates.has(own.state)) {
+    const { epoch, state, remainMs } = own;
+    claims.push({ host: world.node.self.host, state, epoch, remainMs });
+  }
+  const heard = own?.holder ?? null;
+  if (heard !== null && (heard.remainMs > 0 || heard.state === 'parked')) {
+    const { host } = heard.owner;
+    const remainMs = heard.state === 'parked' ? null : heard.remainMs;
+    const state = factState(world, name, host, own?.epoch ?? 0) ?? heard.state;
+    claims.push({ host, state, epoch: own?.epoch ?? 0, remainMs });
+  }
+  for (const { host, fact } of world.facts) {
+    const held = fact.held.find((one) => one.name === name);
+    const isGone = host.liveness === 'dead' || host.liveness === 'left';
+    if (held === undefined || (isGone && held.state !== 'parked')) continue;
+    claims.push({ host: host.id, state: held.state, epoch: held.epoch, remainMs: null });
+  }
+  return claims.toSorted((a, b) => b.epoch - a.epoch)[0] ?? null;
+}
+
+function factState(world: LeaseWorld, name: LeaseName, host: HostId, epoch: number): string | null {
+  const fact = world.facts.find((one) => one.host.id === host)?.fact;
+  return fact?.held.find((one) => one.name === name && one.epoch === epoch)?.state ?? null;
+}
+
+/** Best first: as the guards were told, else the live hosts that may have it by their roles. */
+export function candidatesOfLease(world: LeaseWorld, subject: LeaseSubject): readonly HostId[] {
+  const known = statusOfLease(world, subject.name);
+  if (known !== null && known.candidates.length > 0) return known.candidates;
+  return [...world.hosts.values()]
+    .filter((host) => host.liveness !== 'left' && host.env === world.node.env)
+    .filter((host) => subject.role === null || host.roles.includes(subject.role))
+    .toSorted((a, b) => compareText(a.name, b.name))
+    .map((host) => host.id);
+}
+
+function subjectsOf(
+  view: EnvView,
+  status: GuardStatus | null,
+  facts: LeaseWorld['facts'],
+): readonly LeaseSubject[] {
+  const found = new Map<LeaseName, LeaseSubject>();
+  for (const subject of desiredSubjects(view)) found.set(subject.name, subject);
+  const titles = new Map(status?.leases.map(({ name, title }) => [name, title]));
+  const others = [
+    `planner/${view.env}`,
+    ...titles.keys(),
+    ...facts.flatMap(({ fact }) => [...fact.held, ...fact.unfit].map(({ name }) => name)),
+  ];
+  for (const name of others) {
+    if (!found.has(name)) found.set(name, bareSubject(name, titles.get(name)));
+  }
+  return [...found.values()].toSorted((a, b) => compareText(a.title, b.title));
+}
+
+/** Exclusive services, and exclusive storage with the services that follow it. */
+function desiredSubjects(view: EnvView): LeaseSubject[] {
+  const { env, services, storage } = view;
+  const inputs = { env, services: [...services.values()], storage: [...storage.values()] };
+  return [...leaseSubjects(inputs).values()].map((subject): LeaseSubject => ({
+    name: subject.lease,
+    title: subject.title,
+    role: subject.role,
+    storage: subject.storage?.name ?? null,
+    services: subject.services.map(({ name }) => name),
+    objects: [...(subject.storage === null ? [] : [subject.storage]), ...subject.services].map(
+      ({ id }) => id,
+    ),
+    settings: subject.settings,
+  }));
+}
+
+function bareSubject(name: LeaseName, title: string | undefined): LeaseSubject {
+  const [kind = '', ...rest] = name.split('/');
+  return {
+    name,
+    title: title ?? `${kind} ${rest.at(-1) ?? ''}`.trim(),
+    role: null,
+    storage: null,
+    services: [],
+    objects: [],
+    settings: null,
+  };
+}
