@@ -19,15 +19,10 @@ import type { Edit, LeafPut, LeafReader, LeafValue } from './leaves.ts';
 import type { EnvView } from './model.ts';
 import { freeNumber, isServiceNumber } from './numbers.ts';
 import { equalLeaves, pointerOf } from './pointer.ts';
-import {
-  commandSource,
-  isFileLeaf,
-  isProblem,
-  roleFromLeaves,
-  roleToLeaves,
-  serviceFromLeaves,
-  serviceToLeaves,
-} from './service-leaves.ts';
+import { isFileLeaf, objectKinds, objectsOf, readers } from './object-kinds.ts';
+import type { ObjectKind } from './object-kinds.ts';
+import { commandSource, isProblem, roleToLeaves, serviceToLeaves } from './service-leaves.ts';
+import { storageToLeaves } from './storage-leaves.ts';
 
 export interface ApplyInputs {
   readonly file: DesiredFile;
@@ -73,13 +68,13 @@ export interface StaleField {
   readonly wanted: LeafValue;
 }
 
-type ObjectKind = 'role' | 'service';
-
 export function applyEdits(inputs: ApplyInputs): ApplyResult {
   const work = new Application(inputs);
   for (const role of inputs.file.roles) work.write('role', role.name, roleToLeaves(role));
   for (const service of inputs.file.services)
     work.write('service', service.name, serviceToLeaves(service));
+  for (const storage of inputs.file.storage ?? [])
+    work.write('storage', storage.name, storageToLeaves(storage));
   work.removeAbsent();
   work.allocateNumbers();
   return work.result();
@@ -105,7 +100,11 @@ class Application {
   readonly #puts: LeafPut[] = [];
   readonly #summary: ChangeSummary[] = [];
   readonly #stale: StaleField[] = [];
-  readonly #names = { role: new Set<string>(), service: new Set<string>() };
+  readonly #names = {
+    role: new Set<string>(),
+    service: new Set<string>(),
+    storage: new Set<string>(),
+  };
 
   constructor(inputs: ApplyInputs) {
     this.#inputs = inputs;
@@ -121,10 +120,9 @@ class Application {
 
   removeAbsent(): void {
     const { view } = this.#inputs.current;
-    const all = [
-      ...[...view.roles.values()].map((object) => ({ kind: 'role' as const, object })),
-      ...[...view.services.values()].map((object) => ({ kind: 'service' as const, object })),
-    ];
+    const all = objectKinds.flatMap((kind) =>
+      [...objectsOf(view, kind).values()].map((object) => ({ kind, object })),
+    );
     for (const { kind, object } of all) {
       if (object.source !== this.#inputs.source || this.#names[kind].has(object.name)) continue;
       if (this.#inputs.options.prune) this.#delete(kind, object.name, object.id);
@@ -167,7 +165,7 @@ class Application {
   /** Also finds an object that cannot be read: the file then repairs it. */
   #find(kind: ObjectKind, name: string): ObjectId | null {
     const { view, reader } = this.#inputs.current;
-    const known = (kind === 'role' ? view.roles : view.services).get(name);
+    const known = objectsOf(view, kind).get(name);
     if (known !== undefined) return known.id;
     const indexed = reader.leaf('names', pointerOf(kind, name));
     if (typeof indexed !== 'string') return null;
@@ -293,7 +291,7 @@ function meansTheSame(
   if (file.isWhole)
     for (const pointer of now.keys()) if (isFileLeaf(kind, pointer)) after.delete(pointer);
   for (const [pointer, value] of file.wanted) after.set(pointer, value);
-  const read = kind === 'role' ? roleFromLeaves : serviceFromLeaves;
+  const read = readers[kind];
   const before = read('' as ObjectId, now);
   return (
     !isProblem(before) &&

@@ -2,16 +2,25 @@
  * The desired-state file: what people write, in YAML or JSON, checked completely before anything is changed. Unknown
  * fields are refused by name and line, fields that the format has and this release has not are refused one by one.
  */
-import { labelPattern, numberMax, numberMin, readRole, readService } from './desired-schema.ts';
+import { readStorage } from './desired-leases.ts';
+import { numberMax, numberMin, readRole, readService } from './desired-schema.ts';
+import { exclusiveFaults } from './exclusive-faults.ts';
+import { labelPattern } from './field-reader.ts';
 import { fieldsOf, FileErrors, nearest, parseTree } from './file-tree.ts';
 import type { FileError, FileNode, MapEntry } from './file-tree.ts';
 import { compareText } from './codec.ts';
 import { cyclesOf } from './cycles.ts';
+import type { ObjectId } from './ids.ts';
+import type { Storage } from './model.ts';
+import { isProblem, serviceFromLeaves, serviceToLeaves } from './service-leaves.ts';
 import type { RoleSpec, ServiceSpec } from './service-leaves.ts';
+import { storageFromLeaves, storageToLeaves } from './storage-leaves.ts';
+import type { StorageSpec } from './storage-leaves.ts';
 import { parseTemplate } from './templates.ts';
 
 export const servicesMax = 10_000;
 export const rolesMax = 1_000;
+export const storageMax = 1_000;
 /** Every port of a service needs a cluster-wide number of its own. */
 export const portsMax = numberMax - numberMin + 1;
 
@@ -20,6 +29,8 @@ export interface DesiredFile {
   readonly fileName: string;
   readonly roles: readonly RoleSpec[];
   readonly services: readonly ServiceSpec[];
+  /** Absent: none. */
+  readonly storage?: readonly StorageSpec[];
 }
 
 /** What references are checked against besides the file itself; an `EnvView` fits. */
@@ -31,11 +42,11 @@ export interface ExistingServices {
       readonly dependsOn: readonly { readonly service: string }[];
     }
   >;
+  readonly storage?: ReadonlyMap<string, Storage>;
 }
 
-const topFields = ['apiVersion', 'roles', 'services'] as const;
+const topFields = ['apiVersion', 'roles', 'services', 'storage'] as const;
 const topUnsupported = {
-  storage: 'storage',
   files: 'files (rendered files)',
   config: 'config (configuration values)',
   sites: 'sites',
@@ -59,8 +70,10 @@ export function parseDesiredFile(
   checkVersion(tree, top.get('apiVersion'), errors);
   const roles = readAll(top.get('roles'), 'roles', rolesMax, errors, readRole);
   const services = readAll(top.get('services'), 'services', servicesMax, errors, readService);
-  const file = { fileName, roles, services };
+  const storage = readAll(top.get('storage'), 'storage', storageMax, errors, readStorage);
+  const file = { fileName, roles, services, ...(storage.length > 0 ? { storage } : {}) };
   checkReferences(file, tree, errors, existing);
+  checkExclusive(file, tree, errors, existing);
   return errors.count > 0 ? { errors: errors.sorted() } : { ok: file };
 }
 
@@ -137,7 +150,7 @@ function checkReferences(
     );
   }
   // A service with errors is not in `file`; what refers to it must not be called wrong for that.
-  const named = namesIn(tree);
+  const named = namesIn(tree, 'services');
   for (const service of file.services) {
     for (const reference of referencesIn(service)) {
       checkReference(reference, { known, named, self: service.name }, tree, errors);
@@ -241,13 +254,50 @@ function dependencyEdges(
   return edges;
 }
 
-function namesIn(tree: FileNode): Set<string> {
-  const services =
-    tree.kind === 'map' ? tree.entries.find((entry) => entry.key === 'services') : undefined;
-  if (services?.value.kind !== 'map') return new Set();
+function namesIn(tree: FileNode, section: string): Set<string> {
+  const found =
+    tree.kind === 'map' ? tree.entries.find((entry) => entry.key === section) : undefined;
+  if (found?.value.kind !== 'map') return new Set();
   return new Set(
-    services.value.entries.map((entry) => entry.key).filter((key) => labelPattern.test(key)),
+    found.value.entries.map((entry) => entry.key).filter((key) => labelPattern.test(key)),
   );
+}
+
+/** Services against the storage they follow; what is there already is checked with the whole when it is applied. */
+function checkExclusive(
+  file: DesiredFile,
+  tree: FileNode,
+  errors: FileErrors,
+  existing: ExistingServices | undefined,
+): void {
+  const own = (file.storage ?? []).flatMap((spec) => {
+    const storage = storageFromLeaves('' as ObjectId, storageToLeaves(spec));
+    return isProblem(storage) ? [] : [storage];
+  });
+  const storage = new Map([
+    ...(existing?.storage ?? []),
+    ...own.map((one) => [one.name, one] as const),
+  ]);
+  // Storage with errors is not in `file`; who follows it must not be called wrong for that.
+  const named = namesIn(tree, 'storage');
+  const services = file.services.flatMap((spec) => {
+    const { isExclusive, follows, lease, placement } = spec;
+    if (isExclusive !== true && [follows, lease, placement].every((one) => one === undefined))
+      return [];
+    if (follows !== undefined && !storage.has(follows) && named.has(follows)) return [];
+    const service = serviceFromLeaves('' as ObjectId, serviceToLeaves(spec));
+    return isProblem(service) ? [] : [service];
+  });
+  for (const { object, field, words } of exclusiveFaults(services, storage)) {
+    const section = object.kind === 'service' ? 'services' : 'storage';
+    if (!namesIn(tree, section).has(object.name)) continue;
+    const where = [section, object.name, field] as const;
+    const follows = services.find((service) => service.name === object.name)?.follows ?? '';
+    const isMissing = field === 'follows' && !storage.has(follows);
+    const near = isMissing && errors.count < 20 ? nearest(follows, storage.keys()) : null;
+    const hint = near === null ? '' : `; did you mean ${near}?`;
+    errors.add(locate(tree, where), pathOf(where), `${pathOf(where)}: ${words}${hint}`);
+  }
 }
 
 /** The deepest place that exists on the way. */

@@ -2,27 +2,38 @@
  * The fields of a service and of a role in the desired-state file, one small reader each. Every reader reports what is
  * wrong with its line and goes on, so that one run shows all errors.
  */
-import { parseCpu, parseDuration, parseSize } from './durations.ts';
+import { readLease, readPlacement } from './desired-leases.ts';
+import { parseCpu, parseSize } from './durations.ts';
+import {
+  checkTemplate,
+  choice,
+  duration,
+  FieldReader,
+  flag,
+  isNull,
+  label,
+  labelPattern,
+  labelWords,
+  listOf,
+  scalarText,
+  texts,
+  valueOf,
+  wholeNumber,
+  wrong,
+} from './field-reader.ts';
 import { fieldsOf, join } from './file-tree.ts';
-import type { FileErrors, FileNode, ListNode, MapEntry } from './file-tree.ts';
+import type { FileErrors, FileNode, MapEntry } from './file-tree.ts';
 import type { HealthCheck, Range } from './model.ts';
 import type { DependencySpec, PortSpec, RoleSpec, ServiceSpec } from './service-leaves.ts';
-import { parseTemplate } from './templates.ts';
 
 export const portsPerServiceMax = 64;
 export const envPerServiceMax = 512;
-export const commandItemsMax = 256;
 export const dependenciesMax = 128;
-export const textMax = 32_768;
 export const perHostMax = 64;
 export const perRoleMax = 10_000;
 /** Service numbers live here, so no service may publish a port of its own in it. */
 export const numberMin = 20_000;
 export const numberMax = 29_999;
-
-export const labelPattern = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
-const labelWords =
-  'must be 1 to 63 lower-case letters, digits and dashes, and start and end with a letter or digit';
 
 const serviceFields = [
   'role',
@@ -39,14 +50,14 @@ const serviceFields = [
   'onIsolation',
   'stopGrace',
   'exclusive',
+  'follows',
+  'lease',
 ] as const;
 
 const serviceUnsupported = {
-  follows: 'follows (a service bound to storage)',
-  lease: 'lease (exclusive services)',
   update: 'update (rolling update settings)',
   files: 'files (rendered files)',
-  storage: 'storage',
+  storage: 'storage (use follows)',
   config: 'config (configuration values)',
   secrets: 'secrets',
 };
@@ -61,7 +72,6 @@ export function readService(name: string, entry: MapEntry, errors: FileErrors): 
   });
   if (fields === null) return null;
   const read = new FieldReader(fields, path, errors);
-  refuseExclusive(read);
   const role = read.required('role', entry, label);
   const image = read.required('image', entry, imageName);
   const ports = read.optional('ports', readPorts);
@@ -75,6 +85,9 @@ export function readService(name: string, entry: MapEntry, errors: FileErrors): 
     ...read.field('dependsOn', readDependencies),
     ...read.field('relocatable', readRelocatable),
     ...read.field('placement', readPlacement),
+    ...(read.optional('exclusive', flag) === true ? { isExclusive: true as const } : {}),
+    ...read.field('follows', label),
+    ...read.field('lease', readLease),
     ...read.field('onIsolation', (node, at) => choice(node, at, errors, ['keep', 'stop'] as const)),
   };
   const stopGraceMs = read.optional('stopGrace', (node, at) =>
@@ -107,57 +120,6 @@ export function readRole(name: string, entry: MapEntry, errors: FileErrors): Rol
     ...(minHosts === undefined ? {} : { minHosts }),
     ...(isDedicated === undefined ? {} : { isDedicated }),
   };
-}
-
-type Reader<T> = (node: FileNode, path: string, errors: FileErrors) => T | undefined;
-
-class FieldReader {
-  readonly fields: ReadonlyMap<string, MapEntry>;
-  readonly path: string;
-  readonly errors: FileErrors;
-
-  constructor(fields: ReadonlyMap<string, MapEntry>, path: string, errors: FileErrors) {
-    this.fields = fields;
-    this.path = path;
-    this.errors = errors;
-  }
-
-  optional<T>(key: string, reader: Reader<T>): T | undefined {
-    const entry = this.fields.get(key);
-    if (entry === undefined) return undefined;
-    const at = join(this.path, key);
-    if (isNull(entry.value)) {
-      this.errors.add(entry.at, at, `${at} has no value; give one or remove the field`);
-      return undefined;
-    }
-    return reader(entry.value, at, this.errors);
-  }
-
-  /** As an object to spread: nothing when absent or wrong. */
-  field<T>(key: string, reader: Reader<T>): Record<string, T> {
-    const value = this.optional(key, reader);
-    return value === undefined ? {} : { [key]: value };
-  }
-
-  required<T>(
-    key: string,
-    owner: { at: { line: number; column: number } },
-    reader: Reader<T>,
-  ): T | undefined {
-    if (!this.fields.has(key))
-      this.errors.add(owner.at, join(this.path, key), `${join(this.path, key)} is missing`);
-    return this.optional(key, reader);
-  }
-}
-
-/** `exclusive: false` asks for nothing and is fine. */
-function refuseExclusive(read: FieldReader): void {
-  read.optional('exclusive', (node, path, errors) => {
-    const isExclusive = flag(node, path, errors);
-    if (isExclusive === true)
-      errors.notSupported(node, path, 'exclusive (at most one instance, by lease)');
-    return undefined;
-  });
 }
 
 function readCount(
@@ -410,37 +372,6 @@ function readDependencies(
   });
 }
 
-function readPlacement(
-  node: FileNode,
-  path: string,
-  errors: FileErrors,
-): ServiceSpec['placement'] | undefined {
-  const fields = fieldsOf(node, path, errors, { known: ['policy', 'where'] });
-  if (fields === null) return undefined;
-  const read = new FieldReader(fields, path, errors);
-  const policy = read.optional('policy', (value, at) => {
-    const text = scalarText(value, at, errors);
-    if (text === undefined || text === 'spread' || text === 'pack') return text;
-    errors.notSupported(
-      value,
-      at,
-      `placement.policy ${JSON.stringify(text)} (there are spread and pack)`,
-    );
-    return undefined;
-  });
-  const where = read.optional('where', (value, at) => {
-    if (value.kind !== 'map')
-      return wrong(value, at, errors, 'must be a map of host metadata, such as { dc: east }');
-    const pairs: [string, string][] = [];
-    for (const entry of value.entries) {
-      const text = scalarText(entry.value, join(at, entry.key), errors);
-      if (text !== undefined) pairs.push([entry.key, text]);
-    }
-    return Object.fromEntries(pairs);
-  });
-  return { ...(policy === undefined ? {} : { policy }), ...(where === undefined ? {} : { where }) };
-}
-
 /** YAML 1.1 habits and JSON write `yes` as true. */
 function readRelocatable(
   node: FileNode,
@@ -452,26 +383,6 @@ function readRelocatable(
   return choice(node, path, errors, ['yes', 'no', 'careful'] as const);
 }
 
-// ---- Leaves of the readers ---------------------------------------------------------------------------------------
-
-function wrong(node: FileNode, path: string, errors: FileErrors, words: string): undefined {
-  errors.add(node, path, `${path} ${words}`);
-  return undefined;
-}
-
-function isNull(node: FileNode): boolean {
-  return node.kind === 'scalar' && node.value === null;
-}
-
-function valueOf(node: FileNode): string | number | boolean | null {
-  return node.kind === 'scalar' ? node.value : null;
-}
-
-function label(node: FileNode, path: string, errors: FileErrors): string | undefined {
-  const text = node.kind === 'scalar' ? node.text : '';
-  return labelPattern.test(text) ? text : wrong(node, path, errors, labelWords);
-}
-
 function imageName(node: FileNode, path: string, errors: FileErrors): string | undefined {
   const value = valueOf(node);
   if (typeof value === 'string' && /^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,511}$/.test(value))
@@ -481,99 +392,4 @@ function imageName(node: FileNode, path: string, errors: FileErrors): string | u
 
 function portNumber(node: FileNode, path: string, errors: FileErrors): number | undefined {
   return wholeNumber(node, path, errors, { min: 1, max: 65_535 });
-}
-
-function wholeNumber(
-  node: FileNode,
-  path: string,
-  errors: FileErrors,
-  range: { min: number; max: number },
-): number | undefined {
-  const value = valueOf(node);
-  if (Number.isInteger(value) && (value as number) >= range.min && (value as number) <= range.max)
-    return value as number;
-  return wrong(node, path, errors, `must be a whole number from ${range.min} to ${range.max}`);
-}
-
-function flag(node: FileNode, path: string, errors: FileErrors): boolean | undefined {
-  const value = valueOf(node);
-  return typeof value === 'boolean' ? value : wrong(node, path, errors, 'must be true or false');
-}
-
-function duration(
-  node: FileNode,
-  path: string,
-  errors: FileErrors,
-  range: { minMs: number; maxMs: number },
-): number | undefined {
-  const ms = parseDuration(valueOf(node));
-  if (ms === null)
-    return wrong(
-      node,
-      path,
-      errors,
-      "must be a duration with a unit, such as '2s', '500ms' or '1m'",
-    );
-  if (ms >= range.minMs && ms <= range.maxMs) return ms;
-  return wrong(node, path, errors, `must be between ${range.minMs} and ${range.maxMs} ms`);
-}
-
-function choice<T extends string>(
-  node: FileNode,
-  path: string,
-  errors: FileErrors,
-  choices: readonly T[],
-): T | undefined {
-  const value = valueOf(node);
-  if (choices.includes(value as T)) return value as T;
-  return wrong(node, path, errors, `must be ${choices.join(' or ')}`);
-}
-
-function scalarText(node: FileNode, path: string, errors: FileErrors): string | undefined {
-  if (node.kind !== 'scalar' || node.value === null) {
-    return wrong(node, path, errors, 'must be a text; write "" for an empty one');
-  }
-  if (node.text.length > textMax)
-    return wrong(node, path, errors, `is longer than ${textMax} characters`);
-  // A zero byte cannot reach a process; engines cut or refuse it with no word on where it came from.
-  if (node.text.includes('\0')) return wrong(node, path, errors, 'holds a zero byte');
-  return node.text;
-}
-
-function texts(
-  node: FileNode,
-  path: string,
-  errors: FileErrors,
-  options: { hasTemplates: boolean },
-): string[] | undefined {
-  if (node.kind !== 'list')
-    return wrong(node, path, errors, 'must be a list of words, such as [httpd, -f]');
-  if (node.items.length > commandItemsMax)
-    return wrong(node, path, errors, `has more than ${commandItemsMax} items`);
-  return node.items.flatMap((item, i) => {
-    const text = scalarText(item, `${path}[${i}]`, errors);
-    if (text !== undefined && options.hasTemplates)
-      checkTemplate(item, `${path}[${i}]`, text, errors);
-    return text ?? [];
-  });
-}
-
-function listOf(
-  node: FileNode,
-  path: string,
-  errors: FileErrors,
-  max: number,
-): ListNode | undefined {
-  if (node.kind !== 'list') return wrong(node, path, errors, 'must be a list');
-  if (node.items.length > max) return wrong(node, path, errors, `has more than ${max} items`);
-  return node;
-}
-
-function checkTemplate(node: FileNode, path: string, text: string, errors: FileErrors): void {
-  const { parts, errors: problems } = parseTemplate(text);
-  for (const problem of problems) errors.add(node, path, `${path}: ${problem}`);
-  for (const part of parts) {
-    if (typeof part !== 'string' && part.kind === 'unsupported')
-      errors.notSupported(node, path, part.feature);
-  }
 }

@@ -3,18 +3,30 @@
  * same roles and services; what has its default is left out. Hosts, numbers and what commands set are not part of a file.
  */
 import { formatDuration, formatSize } from './durations.ts';
-import type { EnvView, HealthCheck, Role, Service, ServicePort } from './model.ts';
+import { leaseDefaults, placementDefault, saysMore } from './lease-leaves.ts';
+import type {
+  EnvView,
+  HealthCheck,
+  LeaseSettings,
+  Role,
+  Service,
+  ServicePort,
+  Storage,
+} from './model.ts';
 import { serviceDefaults } from './service-leaves.ts';
+import { storageDriverDefault } from './storage-leaves.ts';
 
 export function exportFile(view: EnvView): Record<string, unknown> {
   const roles = [...view.roles.values()].map((role) => [role.name, exportRole(role)] as const);
   const services = [...view.services.values()].map(
     (service) => [service.name, exportService(service)] as const,
   );
+  const storage = [...view.storage.values()].map((one) => [one.name, exportStorage(one)] as const);
   return {
     apiVersion: 'trellis/v1',
     ...(roles.length > 0 ? { roles: Object.fromEntries(roles) } : {}),
     ...(services.length > 0 ? { services: Object.fromEntries(services) } : {}),
+    ...(storage.length > 0 ? { storage: Object.fromEntries(storage) } : {}),
   };
 }
 
@@ -23,6 +35,41 @@ function exportRole(role: Role): Record<string, unknown> {
     ...(role.minHosts > 0 ? { minHosts: role.minHosts } : {}),
     ...(role.isDedicated ? { dedicated: true } : {}),
   };
+}
+
+function exportStorage(storage: Storage): Record<string, unknown> {
+  return withoutEmpty({
+    role: storage.role,
+    driver: unlessDefault(storage.driver, storageDriverDefault),
+    path: storage.path,
+    exclusive: storage.isExclusive ? true : undefined,
+    lease: exportLease(storage.lease),
+    placement: exportPlacement(storage.placement),
+  });
+}
+
+/** A freeze is set by a command and is no part of a file. */
+function exportLease(lease: LeaseSettings | undefined): Record<string, unknown> | undefined {
+  if (lease === undefined || !saysMore(lease)) return undefined;
+  const { preemptAfterMs, lockDelayMs } = lease;
+  return withoutEmpty({
+    profile: unlessDefault(lease.profile, leaseDefaults.profile),
+    onLoss: unlessDefault(lease.onLoss, leaseDefaults.onLoss),
+    fence: unlessDefault(lease.fence, leaseDefaults.fence),
+    fenceCommand: lease.fenceCommand,
+    lockDelay: lockDelayMs === leaseDefaults.lockDelayMs ? undefined : formatDuration(lockDelayMs),
+    onDaemonDown: unlessDefault(lease.onDaemonDown, leaseDefaults.onDaemonDown),
+    preempt: preemptAfterMs === null ? undefined : formatDuration(preemptAfterMs),
+  });
+}
+
+function exportPlacement(placement: Service['placement']): Record<string, unknown> {
+  return withoutEmpty({
+    policy: unlessDefault(placement.policy, placementDefault.policy),
+    where: placement.where,
+    hosts: placement.hosts,
+    key: placement.key,
+  });
 }
 
 function exportService(service: Service): Record<string, unknown> {
@@ -47,10 +94,10 @@ function exportService(service: Service): Record<string, unknown> {
       }),
     ),
     relocatable: service.relocatable,
-    placement: withoutEmpty({
-      policy: unlessDefault(placement.policy, serviceDefaults.policy),
-      where: placement.where,
-    }),
+    placement: exportPlacement(placement),
+    exclusive: service.isExclusive,
+    follows: service.follows,
+    lease: exportLease(service.lease),
     onIsolation: unlessDefault(onIsolation, serviceDefaults.onIsolation),
     stopGrace:
       stopGraceMs === serviceDefaults.stopGraceMs ? undefined : formatDuration(stopGraceMs),

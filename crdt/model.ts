@@ -217,6 +217,8 @@ export interface PlanInputs {
   readonly services: readonly Service[];
   /** Absent: none. */
   readonly storage?: readonly Storage[];
+  /** Voters that an operator has chosen, sorted; only for warnings. Absent: chosen by themselves. */
+  readonly voters?: readonly HostId[];
   readonly hosts: readonly PlanHost[];
   /** Images of those services that the cluster holds, sorted by reference: a later push of a name changes nothing until it is committed. */
   readonly images?: readonly ImageEntry[];
@@ -385,6 +387,8 @@ export interface StorageFact {
     readonly lagMs: number | null;
     readonly isInSync: boolean;
     readonly bytes: number;
+    /** Of an active one: which content it began its epoch with. */
+    readonly from?: { readonly epoch: number; readonly version: number };
     readonly reason: string | null;
   }[];
 }

@@ -4,8 +4,11 @@
  */
 import { z } from 'zod';
 import { decode } from './codec.ts';
+import { leaseChoices, policies } from './lease-leaves.ts';
 import type { Plan, PlanInputs } from './model.ts';
 import { nameSchema } from './records.ts';
+import { storageDrivers } from './storage-leaves.ts';
+import { storagePathProblem } from './storage-path.ts';
 
 const text = z.string().max(65_536);
 const count = z.number().int().nonnegative();
@@ -69,6 +72,37 @@ const health = z.looseObject({
   startPeriodMs: count,
 });
 
+const place = z.looseObject({
+  policy: z.enum(policies),
+  where: strings,
+  hosts: texts.optional(),
+  key: text.optional(),
+});
+
+const lease = z.looseObject({
+  profile: z.enum(leaseChoices.profile),
+  onLoss: z.enum(leaseChoices.onLoss),
+  fence: z.enum(leaseChoices.fence),
+  fenceCommand: texts,
+  lockDelayMs: count,
+  onDaemonDown: z.enum(leaseChoices.onDaemonDown),
+  preemptAfterMs: count.nullable(),
+  isFrozen: z.boolean(),
+});
+
+/** Paths are judged here too: a plan comes from whoever signed it. */
+const storage = z.looseObject({
+  id: text,
+  name: nameSchema,
+  source: text,
+  role: nameSchema,
+  driver: z.enum(storageDrivers),
+  path: z.string().refine((path) => storagePathProblem(path) === null),
+  isExclusive: z.boolean(),
+  lease: lease.optional(),
+  placement: place,
+});
+
 const service = z.looseObject({
   id: text,
   name: nameSchema,
@@ -84,7 +118,10 @@ const service = z.looseObject({
   dependsOn: z.array(
     z.looseObject({ service: text, port: text.optional(), onChange: z.enum(['restart', 'none']) }),
   ),
-  placement: z.looseObject({ policy: z.enum(['spread', 'pack']), where: strings }),
+  placement: place,
+  isExclusive: z.literal(true).optional(),
+  follows: nameSchema.optional(),
+  lease: lease.optional(),
   stopGraceMs: count,
   isEnabled: z.boolean(),
   restarts: z.number(),
@@ -101,6 +138,8 @@ const inputs = z.looseObject({
   env: nameSchema,
   roles: z.array(role),
   services: z.array(service),
+  storage: z.array(storage).optional(),
+  voters: texts.optional(),
   hosts: z.array(host),
   images: z.array(image).optional(),
   numbers: z.array(z.tuple([text, z.number().int()])),

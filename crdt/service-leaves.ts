@@ -12,7 +12,9 @@
  * | /resources/cpu, /resources/memoryBytes | cores, bytes |
  * | /health/kind, …/port, …/path, …/command, …/intervalMs, …/timeoutMs, …/retries, …/startPeriodMs | the check exists while `kind` does |
  * | /dependsOn/<service>, …/port, …/onChange | the dependency exists while '/dependsOn/<service>' is true |
- * | /relocatable /placement/policy /placement/where/<key> /onIsolation /stopGraceMs | |
+ * | /relocatable /onIsolation /stopGraceMs | |
+ * | /placement/… /lease/… | see `lease-leaves.ts` |
+ * | /isExclusive /follows | true; the name of a storage |
  * | /isEnabled /restarts | set by commands, never by files |
  * | role: /minHosts /isDedicated | |
  *
@@ -20,20 +22,29 @@
  * gone, `max` below `min` counts as `min`); the rest is a Problem and the object is left out, not guessed at. Leaves
  * that this version does not know are ignored here and stay where they are.
  */
-import { compareText } from './codec.ts';
 import type { ObjectId } from './ids.ts';
+import {
+  leaseFileLeaves,
+  leaseOf,
+  leaseToLeaves,
+  placementFileLeaves,
+  placementOf,
+  placementToLeaves,
+} from './lease-leaves.ts';
+import type { LeaseSpec, PlacementSpec } from './lease-leaves.ts';
+import { given, LeafSet, Reading } from './leaf-reading.ts';
 import type { LeafValue } from './leaves.ts';
 import type {
   Dependency,
   HealthCheck,
-  PlacementPolicy,
   Problem,
   Range,
   Role,
   Service,
   ServicePort,
+  Storage,
 } from './model.ts';
-import { pointerOf, segmentsOf } from './pointer.ts';
+import { pointerOf } from './pointer.ts';
 
 /** What somebody set of a service; everything absent has its default. A `Service` is one too. */
 export interface ServiceSpec {
@@ -49,10 +60,10 @@ export interface ServiceSpec {
   readonly health?: Pick<HealthCheck, 'kind'> & Partial<HealthCheck>;
   readonly dependsOn?: readonly DependencySpec[];
   readonly relocatable?: 'yes' | 'no' | 'careful';
-  readonly placement?: {
-    readonly policy?: PlacementPolicy;
-    readonly where?: Readonly<Record<string, string>>;
-  };
+  readonly placement?: PlacementSpec;
+  readonly isExclusive?: true;
+  readonly follows?: string;
+  readonly lease?: LeaseSpec;
   readonly onIsolation?: 'keep' | 'stop';
   readonly stopGraceMs?: number;
   readonly isEnabled?: boolean;
@@ -73,7 +84,6 @@ export const serviceDefaults = {
   protocol: 'tcp',
   expose: 'members',
   onChange: 'restart',
-  policy: 'spread',
   onIsolation: 'keep',
   stopGraceMs: 10_000,
   health: { intervalMs: 10_000, timeoutMs: 3_000, retries: 3, startPeriodMs: 0 },
@@ -103,9 +113,10 @@ export function serviceToLeaves(service: ServiceSpec): Map<string, LeafValue> {
     leaves.setAll(['dependsOn', dependency.service], dependency, ['port', 'onChange']);
   }
   leaves.set('/relocatable', service.relocatable);
-  leaves.set('/placement/policy', service.placement?.policy);
-  const where = service.placement?.where ?? {};
-  leaves.setAll(['placement', 'where'], where, Object.keys(where));
+  placementToLeaves(leaves, service.placement);
+  leaves.set('/isExclusive', service.isExclusive);
+  leaves.set('/follows', service.follows);
+  leaseToLeaves(leaves, service.lease);
   leaves.set('/onIsolation', service.onIsolation);
   leaves.set('/stopGraceMs', service.stopGraceMs);
   leaves.set('/isEnabled', service.isEnabled);
@@ -148,10 +159,10 @@ export function serviceFromLeaves(
     ...given('health', health),
     dependsOn: read.named('dependsOn').flatMap((name) => dependencyOf(read, name)),
     ...given('relocatable', relocatable),
-    placement: {
-      policy: read.oneOf('/placement/policy', ['spread', 'pack']) ?? serviceDefaults.policy,
-      where: read.textMap('placement', 'where'),
-    },
+    placement: placementOf(read),
+    ...given('isExclusive', read.flag('/isExclusive') === true ? (true as const) : undefined),
+    ...given('follows', read.text('/follows')),
+    ...given('lease', leaseOf(read)),
     onIsolation: read.oneOf('/onIsolation', ['keep', 'stop']) ?? serviceDefaults.onIsolation,
     stopGraceMs: read.number('/stopGraceMs') ?? serviceDefaults.stopGraceMs,
     isEnabled: read.flag('/isEnabled') ?? true,
@@ -175,13 +186,8 @@ export function roleFromLeaves(
   return read.problem(id, `role ${role.name || id}`) ?? role;
 }
 
-export function isProblem(value: Service | Role | Problem): value is Problem {
+export function isProblem(value: Service | Role | Storage | Problem): value is Problem {
   return 'kind' in value;
-}
-
-/** True for leaves that a desired-state file decides; false for what commands set and for leaves of a newer version. */
-export function isFileLeaf(kind: 'service' | 'role', pointer: string): boolean {
-  return (kind === 'service' ? serviceFileLeaf : roleFileLeaf).test(pointer);
 }
 
 const healthFields = [
@@ -195,11 +201,12 @@ const healthFields = [
   'startPeriodMs',
 ] as const;
 
-const roleFileLeaf = /^\/(minHosts|isDedicated)$/;
-const serviceFileLeaf = new RegExp(
-  `^/(role|image|command|relocatable|onIsolation|stopGraceMs|placement/policy|count/(perHost|perRole)/(min|max)|` +
+/** Leaves that a desired-state file decides; all others are set by commands or belong to a newer version. */
+export const roleFileLeaf = /^\/(minHosts|isDedicated)$/;
+export const serviceFileLeaf = new RegExp(
+  `^/(role|image|command|relocatable|onIsolation|stopGraceMs|isExclusive|follows|${leaseFileLeaves}|${placementFileLeaves}|count/(perHost|perRole)/(min|max)|` +
     `ports/[^/]+/(container|host|protocol|expose)|env/[^/]+|resources/(cpu|memoryBytes)|health/(${healthFields.join('|')})|` +
-    `dependsOn/[^/]+(/(port|onChange))?|placement/where/[^/]+)$`,
+    `dependsOn/[^/]+(/(port|onChange))?)$`,
 );
 
 function countOf(read: Reading): Service['count'] {
@@ -263,108 +270,4 @@ function healthOf(read: Reading): HealthCheck | undefined {
     retries: read.number('/health/retries') ?? defaults.retries,
     startPeriodMs: read.number('/health/startPeriodMs') ?? defaults.startPeriodMs,
   };
-}
-
-function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
-  return value === undefined ? {} : ({ [key]: value } as { [P in K]?: V });
-}
-
-class LeafSet {
-  readonly map = new Map<string, LeafValue>();
-
-  set(pointer: string, value: LeafValue | undefined): void {
-    if (value !== undefined && value !== null) this.map.set(pointer, value);
-  }
-
-  setAll(prefix: readonly string[], from: object | undefined, fields: readonly string[]): void {
-    for (const field of fields) {
-      const value = (from as Record<string, LeafValue | undefined> | undefined)?.[field];
-      this.set(pointerOf(...prefix, field), value);
-    }
-  }
-}
-
-/** Typed look at leaves that somebody else wrote; remembers the first thing that is wrong. */
-class Reading {
-  readonly #leaves: ReadonlyMap<string, LeafValue>;
-  readonly #names = new Map<string, Set<string>>();
-  #wrong: string | null = null;
-
-  constructor(leaves: ReadonlyMap<string, LeafValue>) {
-    this.#leaves = leaves;
-    for (const [pointer, value] of leaves) {
-      if (value === null) continue;
-      const [group, name, third] = segmentsOf(pointer);
-      if (group === undefined || name === undefined) continue;
-      this.#note(group, name);
-      if (third !== undefined) this.#note(`${group}/${name}`, third);
-    }
-  }
-
-  #note(group: string, name: string): void {
-    const names = this.#names.get(group);
-    if (names === undefined) this.#names.set(group, new Set([name]));
-    else names.add(name);
-  }
-
-  /** Names found below '/<group>', sorted. */
-  named(...group: readonly string[]): string[] {
-    return [...(this.#names.get(group.join('/')) ?? [])].toSorted(compareText);
-  }
-
-  missing(pointer: string): string {
-    this.#wrong ??= `${pointer} is missing`;
-    return '';
-  }
-
-  text(pointer: string): string | undefined {
-    return this.#typed(pointer, (value) => typeof value === 'string') as string | undefined;
-  }
-
-  number(pointer: string): number | undefined {
-    const isGood = (value: LeafValue) => Number.isFinite(value) && (value as number) >= 0;
-    return this.#typed(pointer, isGood) as number | undefined;
-  }
-
-  flag(pointer: string): boolean | undefined {
-    return this.#typed(pointer, (value) => typeof value === 'boolean') as boolean | undefined;
-  }
-
-  texts(pointer: string): readonly string[] | undefined {
-    const isGood = (value: LeafValue) =>
-      Array.isArray(value) && value.every((item) => typeof item === 'string');
-    return this.#typed(pointer, isGood) as readonly string[] | undefined;
-  }
-
-  /** A map of strings, keys sorted. */
-  textMap(...group: readonly string[]): Record<string, string> {
-    const out: Record<string, string> = {};
-    for (const name of this.named(...group)) {
-      const value = this.text(pointerOf(...group, name));
-      if (value !== undefined) defineOwn(out, name, value);
-    }
-    return out;
-  }
-
-  oneOf<T extends string>(pointer: string, choices: readonly T[]): T | undefined {
-    return this.#typed(pointer, (value) => choices.includes(value as T)) as T | undefined;
-  }
-
-  problem(object: ObjectId, subject: string): Problem | null {
-    if (this.#wrong === null) return null;
-    return { kind: 'poison', object, detail: `${subject}: ${this.#wrong}` };
-  }
-
-  #typed(pointer: string, isGood: (value: LeafValue) => boolean): LeafValue | undefined {
-    const value = this.#leaves.get(pointer) ?? null;
-    if (value === null) return undefined;
-    if (isGood(value)) return value;
-    this.#wrong ??= `${pointer} holds ${JSON.stringify(value).slice(0, 60)}, which this version cannot use`;
-    return undefined;
-  }
-}
-
-/** Plain assignment would lose a key named '__proto__'. */
-function defineOwn(out: Record<string, string>, key: string, value: string): void {
-  Object.defineProperty(out, key, { value, enumerable: true, writable: true, configurable: true });
 }

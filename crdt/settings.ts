@@ -14,13 +14,19 @@ export interface Settings {
   /** As recorded, for ports that exist and ports that are gone. */
   readonly numbers: ReadonlyMap<string, number>;
   readonly autoApply: EnvView['autoApply'];
+  readonly voters: EnvView['voters'];
+  readonly isFrozen: boolean;
 }
+
+const votersMax = 7;
+const hostIdPattern = /^[0-9a-f]{32}$/;
 
 interface HostDraft {
   name?: string;
   roles: Record<string, boolean>;
   meta: Record<string, string>;
   isDrained: boolean;
+  isFrozen?: true;
 }
 
 /** Leaves of a newer version, and values that make no sense, are passed over. */
@@ -29,6 +35,8 @@ export function readSettings(leaves: ReadonlyMap<string, LeafValue>): Settings {
   const images = new Map<string, ImageEntry>();
   const numbers = new Map<string, number>();
   let autoApply: EnvView['autoApply'] = 'safe';
+  let voters: EnvView['voters'] = null;
+  let isFrozen = false;
   for (const pointer of [...leaves.keys()].toSorted(compareText)) {
     const value = leaves.get(pointer) ?? null;
     const [group, ...path] = segmentsOf(pointer);
@@ -42,22 +50,36 @@ export function readSettings(leaves: ReadonlyMap<string, LeafValue>): Settings {
       numbers.set(`${path[0]}/${path[1]}`, value);
     } else if (group === 'autoApply' && value === 'off') {
       autoApply = 'off';
+    } else if (group === 'voters' && path.length === 0) {
+      voters = votersOf(value);
+    } else if (group === 'frozen' && path.length === 0) {
+      isFrozen = value === true;
     }
   }
-  return { hosts, images, numbers, autoApply };
+  return { hosts, images, numbers, autoApply, voters, isFrozen };
 }
 
 function readHost(hosts: Map<HostId, HostDraft>, path: readonly string[], value: LeafValue): void {
   const [id, field, key] = path;
-  if (id === undefined || field === undefined || !/^[0-9a-f]{32}$/.test(id)) return;
+  if (id === undefined || field === undefined || !hostIdPattern.test(id)) return;
   const host = hosts.get(id as HostId) ?? { roles: {}, meta: {}, isDrained: false };
   hosts.set(id as HostId, host);
   if (field === 'name' && typeof value === 'string') host.name = value;
   else if (field === 'drained' && typeof value === 'boolean') host.isDrained = value;
+  else if (field === 'frozen' && key === undefined && value === true) host.isFrozen = true;
   else if (field === 'roles' && key !== undefined && typeof value === 'boolean')
     host.roles[key] = value;
   else if (field === 'meta' && key !== undefined && typeof value === 'string')
     host.meta[key] = value;
+}
+
+/** Null for anything but a list of one to `votersMax` distinct hosts. */
+function votersOf(value: LeafValue): EnvView['voters'] {
+  if (!Array.isArray(value) || value.length === 0 || value.length > votersMax) return null;
+  const ids = value as readonly unknown[];
+  const isGood = (id: unknown): boolean => typeof id === 'string' && hostIdPattern.test(id);
+  if (!ids.every(isGood) || new Set(ids).size !== ids.length) return null;
+  return (ids as readonly HostId[]).toSorted(compareText);
 }
 
 function imageOf(reference: string, value: LeafValue): ImageEntry | null {

@@ -10,10 +10,14 @@ import { compareText } from './codec.ts';
 import { cyclesOf } from './cycles.ts';
 import type { ObjectId } from './ids.ts';
 import type { LeafOwner, LeafSource } from './leaf-source.ts';
-import type { EnvView, Problem, Role, Service } from './model.ts';
+import { isPlacementSaid } from './lease-leaves.ts';
+import { exclusiveFaults } from './exclusive-faults.ts';
+import type { EnvView, Problem, Role, Service, Storage } from './model.ts';
 import { resolveNumbers } from './numbers.ts';
+import type { ConfigObject, ObjectKind } from './object-kinds.ts';
 import { pointerOf } from './pointer.ts';
 import { isProblem, roleFromLeaves, serviceFromLeaves } from './service-leaves.ts';
+import { storageFromLeaves } from './storage-leaves.ts';
 import { readSettings } from './settings.ts';
 import type { Settings } from './settings.ts';
 import { referencesOf } from './templates.ts';
@@ -31,6 +35,7 @@ type Readable =
       readonly refs: readonly Ref[];
     }
   | { readonly kind: 'role'; readonly role: Role; readonly shape: string }
+  | { readonly kind: 'storage'; readonly storage: Storage; readonly shape: string }
   | { readonly kind: 'problem'; readonly problem: Problem; readonly shape: string };
 
 /** A service, and perhaps a port of it, that another one names. */
@@ -118,24 +123,31 @@ export class EnvViewCache {
       reader,
       problems,
     );
+    const storage = byName(
+      'storage',
+      all.flatMap((object) => (object.kind === 'storage' ? [object.storage] : [])),
+      reader,
+      problems,
+    );
     const numbers = this.#numbers(services, problems);
     checkHostPorts(services, problems);
     const refs = new Map(found.map((object) => [object.service.id, object.refs]));
     checkReferences(services, refs, problems);
     checkCircles(services, problems);
+    checkExclusive(services, storage, problems);
     problems.sort((a, b) => compareText(a.kind, b.kind) || compareText(a.detail, b.detail));
-    const { hosts, images, autoApply } = this.#settings;
+    const { hosts, images, autoApply, voters, isFrozen } = this.#settings;
     return {
       env: this.#env,
       roles,
       services,
-      storage: new Map(),
+      storage,
       hosts,
       images,
       numbers,
       autoApply,
-      voters: null,
-      isFrozen: false,
+      voters,
+      isFrozen,
       problems,
     };
   }
@@ -185,6 +197,11 @@ function readObject(id: ObjectId, reader: LeafSource): Readable | null {
     const role = roleFromLeaves(id, leaves);
     return isProblem(role) ? poison(role) : { kind, role, shape: `role ${role.name}` };
   }
+  if (kind === 'storage') {
+    const storage = storageFromLeaves(id, leaves);
+    // There are few, and every field but the source matters to those who follow it.
+    return isProblem(storage) ? poison(storage) : { kind, storage, shape: JSON.stringify(storage) };
+  }
   if (typeof kind === 'string') return null;
   return poison({ kind: 'poison', object: id, detail: `object ${id} does not say what it is` });
 }
@@ -197,7 +214,11 @@ function shapeOf(service: Service, refs: readonly Ref[]): string {
   const { name, role, ports, dependsOn, placement } = service;
   const isFixed = ports.some((port) => port.host !== undefined);
   const place = isFixed ? [role, runsEverywhere(service), placement.where] : null;
-  return JSON.stringify([name, ports, dependsOn, refs, place]);
+  const { isExclusive, follows, lease, count } = service;
+  const isPlain = isExclusive === undefined && follows === undefined && lease === undefined;
+  const held = isPlain && !isPlacementSaid(placement) ? null : [isExclusive, follows, lease, count];
+  const shape = [name, ports, dependsOn, refs, place];
+  return JSON.stringify(held === null ? shape : [...shape, held, role, placement]);
 }
 
 function poison(problem: Problem): Readable {
@@ -205,8 +226,8 @@ function poison(problem: Problem): Readable {
 }
 
 /** The name index decides; where it names none of them, the lowest id. Sorted by name. */
-function byName<T extends Service | Role>(
-  kind: 'service' | 'role',
+function byName<T extends ConfigObject>(
+  kind: ObjectKind,
   objects: readonly T[],
   reader: LeafSource,
   problems: Problem[],
@@ -287,6 +308,29 @@ function checkCircles(services: ReadonlyMap<string, Service>, problems: Problem[
   }
 }
 
+/** Only those that have to do with leases at all are looked at closely. */
+function checkExclusive(
+  services: ReadonlyMap<string, Service>,
+  storage: ReadonlyMap<string, Storage>,
+  problems: Problem[],
+): void {
+  const concerned = [...services.values()].filter(
+    ({ isExclusive, follows, lease, placement }) =>
+      isExclusive === true ||
+      follows !== undefined ||
+      lease !== undefined ||
+      isPlacementSaid(placement),
+  );
+  for (const { object, words } of exclusiveFaults(concerned, storage)) {
+    const found = object.kind === 'service' ? services : storage;
+    problems.push({
+      kind: 'combined',
+      object: found.get(object.name)?.id ?? null,
+      detail: `${object.kind} ${object.name}: ${words}`,
+    });
+  }
+}
+
 /**
  * Two services that want one fixed port are a problem when one of them runs on every host of the role, so that the other
  * has no host left. Where both only want some hosts, the planner keeps them apart.
@@ -314,8 +358,8 @@ function checkHostPorts(services: ReadonlyMap<string, Service>, problems: Proble
   }
 }
 
-function runsEverywhere({ count }: Service): boolean {
-  return count.perRole === undefined && (count.perHost?.min ?? 0) > 0;
+function runsEverywhere({ count, isExclusive }: Service): boolean {
+  return isExclusive !== true && count.perRole === undefined && (count.perHost?.min ?? 0) > 0;
 }
 
 function mayMeet(a: Service, b: Service): boolean {

@@ -16,10 +16,12 @@ import { textBytesMax } from '../../crdt/file-tree.ts';
 import type { FileError } from '../../crdt/file-tree.ts';
 import type { LeafPut } from '../../crdt/leaves.ts';
 import type { EnvView, PlanInputs } from '../../crdt/model.ts';
+import type { ObjectKind } from '../../crdt/object-kinds.ts';
 import { segmentsOf } from '../../crdt/pointer.ts';
 import { buildEnvView } from '../../crdt/view.ts';
 import { asClusterError, ClusterError } from '../errors.ts';
 import type { NodeApi } from '../node-api.ts';
+import { decidedInputs } from '../plan/inputs.ts';
 import type { ApplyAnswer, FieldChange, PlanAnswer } from './answers.ts';
 import {
   define,
@@ -282,13 +284,9 @@ function viewAfter(node: NodeApi, puts: readonly LeafPut[]): EnvView {
 /** The plan as it would be after these writes. */
 function proposeAfter(node: NodeApi, puts: readonly LeafPut[]): Proposal {
   const view = viewAfter(node, puts);
-  const byId = (a: { id: string }, b: { id: string }) => compareText(a.id, b.id);
-  const inputs: PlanInputs = {
-    ...node.planInputs(),
-    roles: [...view.roles.values()].toSorted(byId),
-    services: [...view.services.values()].toSorted(byId),
-    numbers: [...view.numbers].toSorted(([a], [b]) => compareText(a, b)),
-  };
+  const { storage: _, ...now } = node.planInputs();
+  const { images: _images, ...decided } = decidedInputs(view, node.committedPlan()?.inputs ?? null);
+  const inputs: PlanInputs = { ...now, ...decided };
   return propose(node, inputs);
 }
 
@@ -367,7 +365,12 @@ function ofSource(view: EnvView, source: string | undefined): EnvView {
   if (source === undefined) return view;
   const keep = <T extends { readonly source: string }>(objects: ReadonlyMap<string, T>) =>
     new Map([...objects].filter(([, object]) => object.source === source));
-  return { ...view, roles: keep(view.roles), services: keep(view.services) };
+  return {
+    ...view,
+    roles: keep(view.roles),
+    services: keep(view.services),
+    storage: keep(view.storage),
+  };
 }
 
 function fieldChanges(summary: readonly ChangeSummary[]): FieldChange[] {
@@ -383,6 +386,6 @@ function namesOf(summary: readonly ChangeSummary[], kind: ChangeSummary['kind'])
 }
 
 /** 'services/site/ports/http/container'. */
-function pathOf(object: 'role' | 'service', name: string, pointer: string): string {
-  return [`${object}s`, name, ...segmentsOf(pointer)].join('/');
+function pathOf(object: ObjectKind, name: string, pointer: string): string {
+  return [object === 'storage' ? object : `${object}s`, name, ...segmentsOf(pointer)].join('/');
 }

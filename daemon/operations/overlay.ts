@@ -14,6 +14,7 @@ export function overlay(base: LeafReader, view: EnvView, puts: readonly LeafPut[
   const ids = new Set<ObjectId>();
   for (const { id } of view.services.values()) ids.add(id);
   for (const { id } of view.roles.values()) ids.add(id);
+  for (const { id } of view.storage.values()) ids.add(id);
   for (const { object } of view.problems) if (object !== null) ids.add(object);
   for (const owner of changed.keys()) if (owner !== 'names' && owner !== 'settings') ids.add(owner);
   return {

@@ -56,13 +56,15 @@ function keyOf(inputs: PlanInputs): string {
 const keys = new WeakMap<PlanInputs, string>();
 
 function makeKey(inputs: PlanInputs): string {
-  const { roles, services, hosts, numbers, images = [] } = inputs;
+  const { roles, services, hosts, numbers, images = [], storage = [] } = inputs;
   const lasting = hosts.map((host) => {
     const { isAlive: _, ...rest } = host;
     return rest;
   });
   // Canonical bytes: what was committed comes back with its fields in another order.
-  return Buffer.from(encode([roles, services, lasting, numbers, images])).toString('base64');
+  return Buffer.from(encode([roles, services, lasting, numbers, images, storage])).toString(
+    'base64',
+  );
 }
 
 function placementKey(placements: readonly Placement[]): string {

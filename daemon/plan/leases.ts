@@ -8,7 +8,12 @@
 import { compareText } from '../../crdt/codec.ts';
 import type { HostId, ObjectId } from '../../crdt/ids.ts';
 import type { LeaseSettings, PlanInputs, Service, Storage } from '../../crdt/model.ts';
-import { leaseDefaults, placementDefault } from '../../crdt/lease-leaves.ts';
+import {
+  isPlacementSaid,
+  leaseDefaults,
+  placementDefault,
+  saysMore,
+} from '../../crdt/lease-leaves.ts';
 import type { Epoch, LeaseName } from '../lease/model.ts';
 
 /** The object whose lease it is. */
@@ -157,20 +162,4 @@ function makeSubject(
     where: all.map((one) => one.placement.where),
     settings: { ...settings, isFrozen: all.some((one) => one.lease?.isFrozen === true) },
   };
-}
-
-/** A freeze is no opinion on the rest. */
-export function saysMore(settings: LeaseSettings): boolean {
-  const { isFrozen: _, fenceCommand, ...plain } = settings;
-  return (
-    fenceCommand.length > 0 ||
-    Object.entries(plain).some(
-      ([key, value]) => leaseDefaults[key as keyof LeaseSettings] !== value,
-    )
-  );
-}
-
-/** `where` restricts, it does not order. */
-export function isPlacementSaid({ policy, hosts, key }: Service['placement']): boolean {
-  return policy !== placementDefault.policy || hosts !== undefined || key !== undefined;
 }

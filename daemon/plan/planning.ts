@@ -9,26 +9,17 @@
  */
 import { compareText } from '../../crdt/codec.ts';
 import type { ClusterId, HostId } from '../../crdt/ids.ts';
-import type {
-  EnvView,
-  HostView,
-  ImageEntry,
-  Placement,
-  Plan,
-  PlanHost,
-  PlanInputs,
-  Service,
-} from '../../crdt/model.ts';
+import type { EnvView, HostView, Placement, Plan, PlanHost, PlanInputs } from '../../crdt/model.ts';
 import type { DesiredView } from '../../plugins/api.ts';
 import type { Config } from '../config.ts';
 import type { CommittedPlan, EventEntry, FactEntry } from '../node-api.ts';
 import type { Epoch, LeaseName } from '../lease/model.ts';
 import type { Crypto } from '../ports.ts';
-import type { DecidedInputs } from '../replication/plans.ts';
 import { eligibilityOf } from './eligibility.ts';
 import { Failover, slotKey } from './failover.ts';
 import type { FailoverHost, SeenInstance } from './failover.ts';
-import { servicesToPlan } from './inputs.ts';
+import { decidedInputs } from './inputs.ts';
+import type { DecidedInputs } from './inputs.ts';
 import type { Holder } from './leases.ts';
 import { plan } from './plan.ts';
 import { renderView } from './render.ts';
@@ -197,12 +188,18 @@ export class Planning {
 
   /** Everything from the document and the hosts as they are now, with the committed placements to stick to. */
   inputs(): PlanInputs {
+    return { ...this.desired(), ...this.#situation() };
+  }
+
+  /** What nobody decides for a plan: it is so. */
+  #situation(): Omit<PlanInputs, keyof DecidedInputs> {
+    const { voters } = this.#options.envView();
     return {
-      ...this.desired(),
       v: 1,
       env: this.#options.env(),
       hosts: this.#planHosts(),
       previous: this.#options.committed()?.plan.placements ?? [],
+      ...(voters === null ? {} : { voters }),
     };
   }
 
@@ -224,14 +221,7 @@ export class Planning {
   }
 
   desired(): DecidedInputs {
-    const view = this.#options.envView();
-    const services = servicesToPlan(view, this.#options.committed()?.inputs.services ?? []);
-    return {
-      roles: [...view.roles.values()].toSorted((a, b) => compareText(a.id, b.id)),
-      services,
-      images: imagesOf(services, view),
-      numbers: [...view.numbers].toSorted(([a], [b]) => compareText(a, b)),
-    };
+    return decidedInputs(this.#options.envView(), this.#options.committed()?.inputs ?? null);
   }
 
   compute(inputs: PlanInputs): Plan {
@@ -280,8 +270,8 @@ export class Planning {
       return;
     }
     this.#isAutoDone = true;
-    const { services, roles, numbers, images } = isMergePending ? this.desired() : committed.inputs;
-    const inputs = { ...this.inputs(), services, roles, numbers, images: images ?? [] };
+    const decided = isMergePending ? this.desired() : decidedOf(committed.inputs);
+    const inputs = { ...this.#situation(), ...decided };
     // Liveness alone moves nothing here: a plan keeps what dead hosts had, and failover needs no plan.
     const proposal = { inputs, plan: this.compute(inputs) };
     if (!isMergePending && samePlacements(proposal.plan.placements, committed.plan.placements))
@@ -387,10 +377,9 @@ export class Planning {
   }
 }
 
-function imagesOf(services: readonly Service[], view: EnvView): readonly ImageEntry[] {
-  const references = new Set(services.map((service) => service.image));
-  const held = [...view.images.values()].filter((image) => references.has(image.reference));
-  return held.toSorted((a, b) => compareText(a.reference, b.reference));
+function decidedOf({ services, roles, numbers, images, storage }: PlanInputs): DecidedInputs {
+  const more = storage === undefined ? {} : { storage };
+  return { services, roles, numbers, images: images ?? [], ...more };
 }
 
 function toPlanHost(host: HostView, self: HostId): PlanHost {

@@ -355,18 +355,23 @@ function isBeside(lower: { pointer: PlanPointer; hash: Hash }, higher: PlanPoint
 
 /** Names what operators decided in a plan's inputs. */
 export function decidedHash(inputs: DecidedInputs, crypto: Crypto): Hash {
-  const { services, roles, numbers, images } = inputs;
-  return hex(crypto.sha256(encode([services, roles, numbers, images ?? []]))) as Hash;
+  const { services, roles, numbers, images, storage = [] } = inputs;
+  // Plans without storage have the hash that they always had.
+  const more = storage.length === 0 ? [] : [storage];
+  return hex(crypto.sha256(encode([services, roles, numbers, images ?? [], ...more]))) as Hash;
 }
 
 /** The part of a plan's inputs that operators decide. */
-export type DecidedInputs = Pick<PlanInputs, 'services' | 'roles' | 'numbers' | 'images'>;
+export type DecidedInputs = Pick<
+  PlanInputs,
+  'services' | 'roles' | 'numbers' | 'images' | 'storage'
+>;
 
 /** Is every part one that operators decided: in the plan before or in the document? */
 function isDecided(inputs: DecidedInputs, sources: readonly DecidedInputs[]): boolean {
   const parts = (of: DecidedInputs): string[] =>
-    [...of.services, ...of.roles, ...of.numbers, ...(of.images ?? [])].map((part) =>
-      encode(part).join(),
+    [...of.services, ...of.roles, ...of.numbers, ...(of.images ?? []), ...(of.storage ?? [])].map(
+      (part) => encode(part).join(),
     );
   const allowed = new Set(sources.flatMap(parts));
   return parts(inputs).every((part) => allowed.has(part));

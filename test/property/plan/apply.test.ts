@@ -7,7 +7,7 @@ import { parseDesiredFile } from '../../../crdt/desired-file.ts';
 import { exportFile } from '../../../crdt/export-file.ts';
 import type { ObjectId } from '../../../crdt/ids.ts';
 import type { LeafValue } from '../../../crdt/leaves.ts';
-import type { EnvView, Service } from '../../../crdt/model.ts';
+import type { EnvView, Service, Storage } from '../../../crdt/model.ts';
 import { resolveNumbers } from '../../../crdt/numbers.ts';
 import {
   roleFromLeaves,
@@ -15,6 +15,7 @@ import {
   serviceFromLeaves,
   serviceToLeaves,
 } from '../../../crdt/service-leaves.ts';
+import { storageFromLeaves, storageToLeaves } from '../../../crdt/storage-leaves.ts';
 import { buildEnvView, EnvViewCache } from '../../../crdt/view.ts';
 import { desiredFile, idMaker, MemoryDocument, serviceSpec } from './arbitraries.ts';
 
@@ -47,6 +48,7 @@ function content(view: EnvView): unknown {
   return {
     roles: [...view.roles].map(([name, role]) => [name, plain(role)]),
     services: [...view.services].map(([name, service]) => [name, plain(service)]),
+    storage: [...view.storage].map(([name, storage]) => [name, plain(storage)]),
   };
 }
 
@@ -88,6 +90,18 @@ test('leaves of a newer version are ignored on reading and survive an apply', ()
 test('a role goes through leaves and comes back the same', () => {
   const role = { id, name: 'web', source: 'f', minHosts: 2, isDedicated: true };
   expect(roleFromLeaves(id, roleToLeaves(role))).toEqual(role);
+});
+
+test('a storage goes through leaves and comes back the same', () => {
+  fc.assert(
+    fc.property(desiredFile, ({ storage = [] }) => {
+      for (const spec of storage) {
+        const once = storageFromLeaves(id, storageToLeaves(spec)) as Storage;
+        expect(once).toMatchObject({ name: spec.name, role: spec.role, path: spec.path });
+        expect(storageFromLeaves(id, storageToLeaves(once))).toEqual(once);
+      }
+    }),
+  );
 });
 
 test('[trellis:R5] applying twice writes nothing the second time, and the file is what is there', () => {
@@ -302,6 +316,9 @@ test('after any edit the cached view is the view built from nothing', () => {
     'db',
     'service',
     'role',
+    'storage',
+    '/srv/db',
+    'order',
     'a:1',
     ['x'],
   );
@@ -318,6 +335,11 @@ test('after any edit the cached view is the view built from nothing', () => {
     '/env/A',
     '/count/perHost/min',
     '/placement/policy',
+    '/isExclusive',
+    '/follows',
+    '/path',
+    '/lease/preemptAfterMs',
+    '/lease/frozen',
     '/restarts',
   );
   const owners = fc.constantFrom(
@@ -329,7 +351,7 @@ test('after any edit the cached view is the view built from nothing', () => {
       weight: 1,
       arbitrary: fc.record({
         object: fc.constant('names' as const),
-        pointer: fc.constantFrom('/service/db', '/role/web'),
+        pointer: fc.constantFrom('/service/db', '/role/web', '/storage/db'),
         value: fc.constantFrom<LeafValue>(null, '1'.padStart(16, '0'), '2'.padStart(16, '0')),
       }),
     },
@@ -340,6 +362,9 @@ test('after any edit the cached view is the view built from nothing', () => {
         pointer: fc.constantFrom(
           '/numbers/db/http',
           '/autoApply',
+          '/frozen',
+          '/voters',
+          `/hosts/${'a'.repeat(32)}/frozen`,
           `/hosts/${'a'.repeat(32)}/roles/web`,
         ),
         value: values,

@@ -4,7 +4,9 @@ import type { DesiredFile } from '../../../crdt/desired-file.ts';
 import type { ObjectId } from '../../../crdt/ids.ts';
 import type { LeafOwner, LeafSource } from '../../../crdt/leaf-source.ts';
 import type { LeafPut, LeafValue } from '../../../crdt/leaves.ts';
+import type { LeaseSpec, PlacementSpec } from '../../../crdt/lease-leaves.ts';
 import type { RoleSpec, ServiceSpec } from '../../../crdt/service-leaves.ts';
+import type { StorageSpec } from '../../../crdt/storage-leaves.ts';
 
 /** Last write wins, like one replica of the document. */
 export class MemoryDocument implements LeafSource {
@@ -149,12 +151,104 @@ const role = (name: string): fc.Arbitrary<RoleSpec> =>
     { requiredKeys: ['name'] },
   );
 
-export const desiredFile: fc.Arbitrary<DesiredFile> = fc.record({
-  fileName: fc.constant('site.yaml'),
-  roles: fc
-    .tuple(...['database', 'web'].map((name) => fc.option(role(name), { nil: undefined })))
-    .map((all) => all.filter((one) => one !== undefined)),
-  services: fc
-    .tuple(...serviceNames.map((name) => fc.option(serviceSpec(name), { nil: undefined })))
-    .map((all) => all.filter((one) => one !== undefined)),
-});
+const leaseSpec: fc.Arbitrary<LeaseSpec> = fc.record(
+  {
+    profile: fc.constantFrom('fast' as const, 'wan' as const, 'fenced' as const),
+    onLoss: fc.constantFrom('stop' as const, 'freeze' as const, 'keep' as const),
+    lockDelayMs: fc.nat({ max: 600_000 }),
+    onDaemonDown: fc.constantFrom('stay' as const, 'move' as const),
+    preemptAfterMs: fc.constantFrom(null, 1_000, 600_000),
+  },
+  { requiredKeys: [] },
+);
+
+const fenced: fc.Arbitrary<LeaseSpec> = fc.oneof(
+  leaseSpec,
+  leaseSpec.map((lease) => ({
+    ...lease,
+    fence: 'command' as const,
+    fenceCommand: ['/bin/fence', ''],
+  })),
+);
+
+const ordered: fc.Arbitrary<PlacementSpec> = fc.constantFrom<PlacementSpec>(
+  { policy: 'order', hosts: ['h2', 'h1'] },
+  { policy: 'pinned', hosts: ['h1'] },
+  { policy: 'score', key: 'rank' },
+  { policy: 'location', key: 'dc' },
+  { policy: 'sticky' },
+  { policy: 'load', where: { dc: 'east' } },
+  { policy: 'pack' },
+  {},
+);
+
+const storageSpec = (name: string, path: string): fc.Arbitrary<StorageSpec> =>
+  fc
+    .record(
+      {
+        role: fc.constantFrom('web', 'database'),
+        isExclusive: fc.boolean(),
+        isCopied: fc.boolean(),
+        lease: fenced,
+        placement: ordered,
+      },
+      { requiredKeys: ['role', 'isExclusive', 'isCopied'] },
+    )
+    .map(({ isCopied, lease, placement, ...rest }) => ({
+      name,
+      path,
+      ...rest,
+      ...(isCopied && rest.isExclusive ? { driver: 'sync' as const } : {}),
+      ...(rest.isExclusive && lease !== undefined ? { lease } : {}),
+      ...(rest.isExclusive && placement !== undefined ? { placement } : {}),
+    }));
+
+/** What a service is made into: as it was, exclusive, or bound to a storage of its role. */
+type Bond =
+  | { kind: 'none' }
+  | { kind: 'alone'; lease: LeaseSpec; placement: PlacementSpec }
+  | { kind: 'follows'; name: string };
+
+const bond: fc.Arbitrary<Bond> = fc.oneof(
+  fc.constant<Bond>({ kind: 'none' }),
+  fc.record({ kind: fc.constant('alone' as const), lease: fenced, placement: ordered }),
+  fc.record({ kind: fc.constant('follows' as const), name: fc.constantFrom('data', 'logs') }),
+);
+
+function bonded(service: ServiceSpec, how: Bond, storage: readonly StorageSpec[]): ServiceSpec {
+  if (how.kind === 'none') return service;
+  const { count: _count, placement: _placement, ...rest } = service;
+  if (how.kind === 'alone')
+    return { ...rest, isExclusive: true, lease: how.lease, placement: how.placement };
+  const followed = storage.find((one) => one.name === how.name);
+  if (followed?.role !== service.role) return service;
+  return followed.isExclusive === true
+    ? { ...rest, follows: followed.name }
+    : { ...service, follows: followed.name };
+}
+
+export const desiredFile: fc.Arbitrary<DesiredFile> = fc
+  .record({
+    roles: fc
+      .tuple(...['database', 'web'].map((name) => fc.option(role(name), { nil: undefined })))
+      .map((all) => all.filter((one) => one !== undefined)),
+    services: fc.tuple(
+      ...serviceNames.map((name) =>
+        fc.option(fc.tuple(serviceSpec(name), bond), { nil: undefined }),
+      ),
+    ),
+    storage: fc
+      .tuple(
+        fc.option(storageSpec('data', '/srv/data'), { nil: undefined }),
+        fc.option(storageSpec('logs', '/srv/logs'), { nil: undefined }),
+      )
+      .map((all) => all.filter((one) => one !== undefined)),
+  })
+  .map(({ roles, services, storage }) => ({
+    fileName: 'site.yaml',
+    roles,
+    services: services
+      .filter((one) => one !== undefined)
+      .map(([service, how]) => bonded(service, how, storage)),
+    ...(storage.length > 0 ? { storage } : {}),
+  }));

@@ -91,8 +91,8 @@ describe('apply', () => {
 
   test.each([
     ['FILE_INVALID', 'services: { site: { rolle: web, image: x, role: web } }', 'rolle'],
-    ['NOT_SUPPORTED', 'storage: { data: {} }', 'line 3'],
-    ['NOT_SUPPORTED', 'services: { db: { role: web, image: x, exclusive: true } }', 'exclusive'],
+    ['NOT_SUPPORTED', 'files: { data: {} }', 'line 3'],
+    ['NOT_SUPPORTED', 'services: { db: { role: web, image: x, update: {} } }', 'update'],
   ])('%s is refused by name and line, all or nothing', async (code, text, words) => {
     const before = heads();
     const refused = apply(`# a file\napiVersion: trellis/v1\n${text}\n`);

@@ -103,19 +103,187 @@ services:
   });
 
   test('refuses one by one what a later release will honour', () => {
-    const text = `${service(`    exclusive: true
-    follows: dbdata
-    lease: { profile: fast }
-    update: { maxUnavailable: 1 }
+    const text = `${service(`    update: { maxUnavailable: 1 }
     files: [ { file: a, mount: /a } ]
     resources: { disk: 1Gi, network: 10Mbit }
     placement: { policy: least-load }
     env: { A: "{{config.log.level}}", B: "{{secret.db}}", C: "{{secret db}}" }
-`)}storage: {}\nfiles: {}\nconfig: {}\nsites: {}\n`;
+`)}storage: { data: { role: web, driver: external, path: /srv/x } }\nfiles: {}\nconfig: {}\nsites: {}\n`;
     const errors = errorsOf(text);
     expect(errors.every((error) => error.includes('NOT_SUPPORTED'))).toBe(true);
     expect(errors.map((error) => Number(error.split(' ')[0]))).toEqual([
-      6, 7, 8, 9, 10, 11, 11, 12, 13, 13, 13, 14, 15, 16, 17,
+      6, 7, 8, 8, 9, 10, 10, 10, 11, 12, 13, 14,
+    ]);
+  });
+
+  test('[trellis:P8] [trellis:P36] reads exclusive services and storage', () => {
+    const text = `${head}
+services:
+  db:
+    role: database
+    image: demo/db:1
+    exclusive: true
+    follows: dbdata
+    lease: { profile: fast, onLoss: freeze, lockDelay: 2s, onDaemonDown: move, preempt: 10m }
+  cron:
+    role: web
+    image: demo/cron:1
+    exclusive: true
+    lease: { profile: fenced, fence: command, fenceCommand: [/usr/bin/fence, "--off"], preempt: never }
+    placement: { policy: order, hosts: [h2, h1], where: { dc: east } }
+storage:
+  dbdata: { role: database, driver: sync, exclusive: true, path: /srv/db, placement: { policy: score, key: rank } }
+  logs: { role: web, path: /srv/logs }
+`;
+    expect(parseDesiredFile(text, 'f')).toMatchObject({
+      ok: {
+        services: [
+          {
+            name: 'cron',
+            isExclusive: true,
+            lease: {
+              profile: 'fenced',
+              fence: 'command',
+              fenceCommand: ['/usr/bin/fence', '--off'],
+              preemptAfterMs: null,
+            },
+            placement: { policy: 'order', hosts: ['h2', 'h1'], where: { dc: 'east' } },
+          },
+          {
+            name: 'db',
+            isExclusive: true,
+            follows: 'dbdata',
+            lease: {
+              profile: 'fast',
+              onLoss: 'freeze',
+              lockDelayMs: 2_000,
+              onDaemonDown: 'move',
+              preemptAfterMs: 600_000,
+            },
+          },
+        ],
+        storage: [
+          {
+            name: 'dbdata',
+            role: 'database',
+            driver: 'sync',
+            isExclusive: true,
+            path: '/srv/db',
+            placement: { policy: 'score', key: 'rank' },
+          },
+          { name: 'logs', role: 'web', path: '/srv/logs' },
+        ],
+      },
+    });
+  });
+
+  test.each([
+    ['exclusive: true\n    count: 3', '7 FILE_INVALID services.site.count must be a map'],
+    [
+      'exclusive: true\n    count: { perRole: 2 }',
+      '7 FILE_INVALID services.site.count: an exclusive service has one instance',
+    ],
+    [
+      'exclusive: true\n    count: { perHost: 1 }',
+      '7 FILE_INVALID services.site.count: an exclusive service has one instance',
+    ],
+    ['exclusive: true\n    count: { perRole: 1 }', ''],
+    [
+      'lease: { profile: fast, onLoss: keep }',
+      '6 FILE_INVALID services.site.lease: needs `exclusive: true`',
+    ],
+    [
+      'follows: dta',
+      '6 FILE_INVALID services.site.follows: there is no storage named dta; did you',
+    ],
+    [
+      'follows: data\n    count: { perRole: 2 }',
+      '7 FILE_INVALID services.site.count: an exclusive',
+    ],
+    ['follows: far', '6 FILE_INVALID services.site.follows: storage far is of role database'],
+    ['follows: free\n    count: { perRole: 2 }', ''],
+    ['follows: free\n    lease: { onLoss: keep }', '7 FILE_INVALID services.site.lease: needs'],
+    [
+      'follows: data\n    lease: { onLoss: keep }',
+      '7 FILE_INVALID services.site.lease: is not what',
+    ],
+    ['follows: data\n    lease: { profile: wan }', ''],
+    [
+      'follows: data\n    placement: { policy: sticky }',
+      '7 FILE_INVALID services.site.placement: is not what storage data says',
+    ],
+    [
+      'placement: { policy: order, hosts: [h1] }',
+      '6 FILE_INVALID services.site.placement: policy order is for exclusive work',
+    ],
+    [
+      'exclusive: true\n    placement: { policy: order }',
+      '7 FILE_INVALID services.site.placement: policy order needs `hosts`',
+    ],
+    [
+      'exclusive: true\n    placement: { hosts: [h1] }',
+      '7 FILE_INVALID services.site.placement.hosts is for policy order or pinned',
+    ],
+    ['exclusive: true\n    placement: { policy: score }', 'policy score needs `key`'],
+    ['exclusive: true\n    placement: { policy: pinned, hosts: [a, a] }', 'names a twice'],
+    ['exclusive: true\n    lease: { fence: command }', 'command needs a fenceCommand'],
+    ['exclusive: true\n    lease: { fenceCommand: [x] }', 'is only run with `fence: command`'],
+    ['exclusive: true\n    lease: { fence: watchdog }', 'write `profile: fenced`'],
+    ['exclusive: true\n    lease: { fence: watchdog, profile: fenced }', ''],
+    ['exclusive: true\n    lease: { fence: panic, onLoss: keep }', 'choose one'],
+    ['exclusive: true\n    lease: { profile: slow }', 'must be fast or wan or fenced'],
+    ['exclusive: true\n    lease: { preempt: 5 }', 'must be a duration with a unit'],
+    ['exclusive: true\n    lease: { ttl: 5s }', 'unknown field services.site.lease.ttl'],
+    ['exclusive: maybe', 'must be true or false'],
+  ])('exclusive: %s', (lines, words) => {
+    const storage = `storage:
+  data: { role: web, exclusive: true, path: /srv/data, lease: { profile: wan }, placement: { policy: load } }
+  far: { role: database, exclusive: true, path: /srv/data }
+  free: { role: web, path: /srv/free }
+`;
+    const errors = errorsOf(`${service(`    ${lines}\n`)}${storage}`).join('\n');
+    if (words === '') expect(errors).toBe('');
+    else expect(errors).toContain(words);
+  });
+
+  test.each([
+    ['path: /srv/db', ''],
+    ['path: /srv/db/', 'letters, digits'],
+    ['path: srv/db', 'must be absolute'],
+    ['path: /srv/../etc', 'must not hold . or ..'],
+    ['path: /srv//db', 'single slashes'],
+    ['path: "/srv/a b"', 'letters, digits'],
+    ['path: "/srv/a:b"', 'letters, digits'],
+    ['path: /', 'is shared by others'],
+    ['path: /srv', 'use a directory of its own below /srv'],
+    ['path: /etc', 'is in /etc, which belongs to the system'],
+    ['path: /etc/db', 'is in /etc'],
+    ['path: /var/lib/docker/volumes', 'is in /var/lib/docker'],
+    ['path: /var/lib', 'is shared by others'],
+    ['path: /var/lib/trellis', 'is in /var/lib/trellis'],
+    ['path: /run/db', 'is in /run'],
+    ['path: /home/db', ''],
+    ['path: /var/lib/db', ''],
+    ['driver: sync, path: /srv/db', 'write `exclusive: true`'],
+    ['driver: zfs, path: /srv/db', 'must be local or sync'],
+    ['path: /srv/db, lease: { profile: wan }', 'storage.db.lease needs `exclusive: true`'],
+    ['path: /srv/db, placement: { where: { dc: a } }', 'storage.db.placement needs'],
+    ['path: /srv/db, size: 5', 'unknown field storage.db.size'],
+    ['exclusive: true', 'storage.db.path is missing'],
+  ])('storage: %s', (fields, words) => {
+    const errors = errorsOf(`${head}storage:\n  db: { role: a, ${fields} }\n`);
+    if (words === '') expect(errors).toEqual([]);
+    else expect(errors.join()).toMatch(/^3 FILE_INVALID/);
+    expect(errors.join()).toContain(words);
+  });
+
+  test('directories of one role may not overlap, wherever the name sorts', () => {
+    const storage = (lines: string) => errorsOf(`${head}storage:\n${lines}`);
+    const overlap = storage(
+      '  a: { role: x, path: /srv/db/in }\n  b: { role: x, path: /srv/db }\n  c: { role: x, path: /srv/db-2 }\n  d: { role: y, path: /srv/db }\n',
+    );
+    expect(overlap).toEqual([
+      '3 FILE_INVALID storage.a.path: /srv/db/in overlaps /srv/db of storage b on hosts of role x',
     ]);
   });
 

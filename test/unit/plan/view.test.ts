@@ -1,7 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import type { HostId, ObjectId } from '../../../crdt/ids.ts';
+import { leaseDefaults } from '../../../crdt/lease-leaves.ts';
+import type { LeafValue } from '../../../crdt/leaves.ts';
 import { roleToLeaves, serviceToLeaves } from '../../../crdt/service-leaves.ts';
 import type { ServiceSpec } from '../../../crdt/service-leaves.ts';
+import { storageToLeaves } from '../../../crdt/storage-leaves.ts';
 import { buildEnvView, EnvViewCache } from '../../../crdt/view.ts';
 import { MemoryDocument } from '../../property/plan/arbitraries.ts';
 
@@ -74,6 +77,71 @@ describe('view of an environment', () => {
         docOf({ name: 'a', ...everywhere, ...east }, { name: 'b', ...everywhere, ...west }),
       ),
     ).toEqual([]);
+  });
+
+  test('[trellis:P36] exclusive edits that are invalid together are listed, and what was edited is read', () => {
+    const doc = docOf({ name: 'db', follows: 'data', isExclusive: true });
+    const put = (pointer: string, value: LeafValue, object = idOf(9)) =>
+      doc.put([{ object, pointer, value }]);
+    const storage = { name: 'data', role: 'web', path: '/srv/data', isExclusive: true };
+    for (const [pointer, value] of storageToLeaves(storage)) put(pointer, value);
+    const cache = new EnvViewCache('prod');
+    expect(cache.update(doc, 'all').problems).toEqual([]);
+    expect(cache.update(doc, []).storage.get('data')).toMatchObject({
+      driver: 'local',
+      placement: { policy: 'spread', where: {} },
+    });
+    const problems = (owner: ObjectId) =>
+      cache.update(doc, [owner]).problems.map((problem) => problem.detail);
+    put('/role', 'database');
+    expect(problems(idOf(9))).toEqual([
+      'service db: storage data is of role database, the service of role web',
+    ]);
+    put('/deleted', true);
+    expect(problems(idOf(9))).toEqual(['service db: there is no storage named data']);
+    put('/deleted', null);
+    put('/role', 'web');
+    expect(problems(idOf(9))).toEqual([]);
+    put('/count/perRole/min', 3, idOf(1));
+    expect(problems(idOf(1))).toEqual([
+      'service db: an exclusive service has one instance: leave `count` out',
+    ]);
+    put('/count/perRole/min', null, idOf(1));
+    expect(problems(idOf(1))).toEqual([]);
+    for (const [pointer, value] of storageToLeaves({ ...storage, name: 'twin' }))
+      put(pointer, value, idOf(8));
+    expect(problems(idOf(8))).toEqual([
+      'storage twin: /srv/data overlaps /srv/data of storage data on hosts of role web',
+    ]);
+    put('/path', '/etc', idOf(8));
+    expect(problems(idOf(8))).toEqual([
+      'storage twin: /path is in /etc, which belongs to the system or to us',
+    ]);
+  });
+
+  test('a freeze is read from wherever it is set, and changes nothing else', () => {
+    const doc = docOf({ name: 'db', isExclusive: true });
+    const host = 'a'.repeat(32) as HostId;
+    expect(buildEnvView('prod', doc)).toMatchObject({ voters: null, isFrozen: false });
+    const settings = (pointer: string, value: LeafValue) => ({
+      object: 'settings' as const,
+      pointer,
+      value,
+    });
+    doc.put([
+      settings('/frozen', true),
+      settings('/voters', ['b'.repeat(32), host]),
+      settings(`/hosts/${host}/frozen`, true),
+      { object: idOf(1), pointer: '/lease/frozen', value: true },
+    ]);
+    const view = buildEnvView('prod', doc);
+    expect(view).toMatchObject({ isFrozen: true, voters: [host, 'b'.repeat(32)] });
+    expect(view.hosts.get(host)?.isFrozen).toBe(true);
+    expect(view.services.get('db')?.lease).toEqual({ ...leaseDefaults, isFrozen: true });
+    for (const bad of [[], [host, host], ['x'], 'x', Array(8).fill(host)]) {
+      doc.put([settings('/voters', bad)]);
+      expect(buildEnvView('prod', doc).voters).toBeNull();
+    }
   });
 
   test('circles and references to nothing are listed', () => {
