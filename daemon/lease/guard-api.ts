@@ -279,7 +279,17 @@ export interface GuardStatus {
 // ---- Lines on the socket --------------------------------------------------------------------------------------------------
 
 export type ToGuard =
-  | { readonly kind: 'hello'; readonly v: number; readonly version: string }
+  | {
+      readonly kind: 'hello';
+      readonly v: number;
+      readonly version: string;
+      /**
+       * `command`: `trellis lock`, which only acquires. It is not the daemon: its coming and going says nothing of the
+       * daemon's, and it hears notices of what it acquired only. When it half-closes, the gate is cleared, the lease given
+       * back, and then the guard closes. Absent: the daemon.
+       */
+      readonly role?: 'daemon' | 'command';
+    }
   | { readonly kind: 'desired'; readonly desired: GuardDesired }
   | { readonly kind: 'command'; readonly id: number; readonly command: GuardCommand }
   | { readonly kind: 'status'; readonly id: number }
