@@ -133,6 +133,8 @@ const sources: Readonly<Record<string, { call: string; field: string }>> = {
   invite: { call: 'invite/ls', field: 'id' },
   conflict: { call: 'conflicts/ls', field: 'id' },
   image: { call: 'image/ls', field: 'reference' },
+  lease: { call: 'lease/ls', field: 'title' },
+  alert: { call: 'alert/ls', field: 'id' },
 };
 
 async function namesOf(completer: Completer, client: Client): Promise<Candidate[]> {

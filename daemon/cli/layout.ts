@@ -61,10 +61,16 @@ export function count(n: number, noun: string): string {
 
 const colours: Readonly<Record<string, 'good' | 'warn' | 'bad' | 'dim'>> = {
   ready: 'good',
+  active: 'good',
   running: 'good',
   healthy: 'good',
   ok: 'good',
   alive: 'good',
+  opening: 'warn',
+  frozen: 'warn',
+  'handing-over': 'warn',
+  parked: 'warn',
+  acquiring: 'warn',
   joining: 'warn',
   suspect: 'warn',
   draining: 'warn',
@@ -83,6 +89,7 @@ const colours: Readonly<Record<string, 'good' | 'warn' | 'bad' | 'dim'>> = {
   alarm: 'bad',
   unknown: 'dim',
   left: 'dim',
+  free: 'dim',
   none: 'dim',
   info: 'dim',
 };

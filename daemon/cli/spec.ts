@@ -10,6 +10,8 @@ export type Completer =
   | 'invite'
   | 'conflict'
   | 'image'
+  | 'lease'
+  | 'alert'
   | 'file'
   | readonly string[];
 
@@ -86,12 +88,20 @@ export interface Command {
   readonly handler?: () => Promise<Handler>;
 }
 
-export type Section = 'cluster' | 'hosts' | 'desired state' | 'services' | 'looking' | 'tools';
+export type Section =
+  | 'cluster'
+  | 'hosts'
+  | 'desired state'
+  | 'services'
+  | 'leases'
+  | 'looking'
+  | 'tools';
 export const sections: readonly Section[] = [
   'cluster',
   'hosts',
   'desired state',
   'services',
+  'leases',
   'looking',
   'tools',
 ];

@@ -34,11 +34,29 @@ export const hostCommands: readonly Command[] = [
   {
     words: ['host', 'set'],
     section: 'hosts',
-    summary: 'set or unset metadata of a host',
-    about: 'An empty value takes the key away.',
-    positionals: [hostPositional, { name: 'KEY=VALUE', param: 'pairs', isMany: true }],
-    flags: waitFlags,
-    examples: ['trellis host set h2 dc=east', 'trellis host set h2 dc='],
+    summary: 'set metadata of a host, or freeze it',
+    about:
+      'An empty value takes the key away. A frozen host takes nothing exclusive by itself; what it holds it keeps, and ' +
+      'fencing goes on.',
+    positionals: [
+      hostPositional,
+      { name: 'KEY=VALUE', param: 'pairs', isMany: true, isOptional: true },
+    ],
+    flags: [
+      {
+        name: 'frozen',
+        kind: 'string',
+        value: 'on|off',
+        summary: 'takes no lease by itself',
+        complete: ['on', 'off'],
+      },
+      ...waitFlags,
+    ],
+    examples: [
+      'trellis host set h2 dc=east',
+      'trellis host set h2 dc=',
+      'trellis host set h2 --frozen on',
+    ],
     call: 'host/set',
     view: 'edited',
   },

@@ -14,9 +14,17 @@ export const lookCommands: readonly Command[] = [
     words: ['status'],
     section: 'looking',
     summary: 'the cluster against its desired state',
-    about: 'Exits 1 on any difference: missing instances, dead hosts, conflicts, problems, alarms.',
-    flags: [{ name: 'all', short: 'a', kind: 'boolean', summary: 'also what is as it should be' }],
-    examples: ['trellis status', 'trellis status --all', 'trellis status --json'],
+    about:
+      'Exits 1 on any difference: missing instances, dead hosts, conflicts, problems, exclusive services without a holder, alerts that nobody has seen.',
+    flags: [
+      { name: 'all', short: 'a', kind: 'boolean', summary: 'also what is as it should be' },
+      {
+        name: 'redundancy',
+        kind: 'boolean',
+        summary: 'how many more losses each exclusive service survives',
+      },
+    ],
+    examples: ['trellis status', 'trellis status --all', 'trellis status --redundancy'],
     call: 'cluster/status',
     view: 'status',
     isFailure: (data) => (data as { ok?: unknown }).ok !== true,

@@ -8,6 +8,7 @@ import { ClusterError } from '../errors.ts';
 import { clusterCommands } from './table-cluster.ts';
 import { desiredCommands } from './table-desired.ts';
 import { hostCommands } from './table-hosts.ts';
+import { leaseCommands } from './table-leases.ts';
 import { lookCommands } from './table-look.ts';
 import { serviceCommands } from './table-services.ts';
 import type { Command } from './spec.ts';
@@ -17,6 +18,7 @@ export const commands: readonly Command[] = [
   ...hostCommands,
   ...desiredCommands,
   ...serviceCommands,
+  ...leaseCommands,
   ...lookCommands,
 ];
 
@@ -33,15 +35,13 @@ export const laterCommands: readonly string[] = [
   'service update',
   'service rollback',
   'service split',
-  'lease',
-  'lock',
   'site',
   'secret',
   'config',
   'file',
   'cert',
-  'alert',
-  'env',
+  'env create',
+  'env chain',
   'change',
   'branch',
   'release',

@@ -23,6 +23,7 @@ export const lookViews: Views = {
       const rows = data.hosts.map((host) => [host.name, state(host.state, style)]);
       lines.push('', table(['HOST', 'STATE'], rows, style).trimEnd());
     }
+    if (params['redundancy'] === true) lines.push('', redundancyTable(data, style));
     if (data.differences.length > 0)
       lines.push('', ...data.differences.map((line) => style.bad(line)));
     return lines.join('\n');
@@ -60,6 +61,23 @@ export const lookViews: Views = {
       style,
     ) || 'no service has ports',
 };
+
+/** An answer of a daemon of the last release has no such rows. */
+function redundancyTable(data: StatusAnswer, style: Style): string {
+  const rows = (data.exclusive as StatusAnswer['exclusive'] | undefined) ?? [];
+  const lines = rows.map((row) => [
+    row.service,
+    row.holder ?? style.bad('nobody'),
+    row.survives < 0
+      ? style.bad('down')
+      : row.survives === 0
+        ? style.warn('no more loss')
+        : `${row.survives} more ${row.survives === 1 ? 'loss' : 'losses'}`,
+    row.limit,
+  ]);
+  const head = ['EXCLUSIVE', 'HOLDER', 'SURVIVES', 'LIMITED BY'];
+  return table(head, lines, style).trimEnd() || 'no exclusive services';
+}
 
 function isRight(row: StatusAnswer['services'][number]): boolean {
   return row.running === row.desired && row.healthy >= row.running;

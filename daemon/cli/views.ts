@@ -6,6 +6,7 @@ import type { Style } from './terminal.ts';
 import { clusterViews } from './views-cluster.ts';
 import { desiredViews } from './views-desired.ts';
 import { hostViews } from './views-hosts.ts';
+import { leaseViews } from './views-leases.ts';
 import { lookViews } from './views-look.ts';
 import { serviceViews } from './views-services.ts';
 
@@ -25,6 +26,7 @@ export const views = {
   ...hostViews,
   ...desiredViews,
   ...serviceViews,
+  ...leaseViews,
   ...lookViews,
 } as Readonly<Record<string, View>>;
 

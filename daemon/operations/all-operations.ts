@@ -1,14 +1,18 @@
 /** Every operation of this release, for the bus. A test compares it with the command table of the client. */
+import { alertOperations } from './alert.ts';
 import { applyOperations } from './apply.ts';
 import { auditOperations } from './audit.ts';
 import { clusterOperations } from './cluster.ts';
 import type { ClusterDeps } from './cluster.ts';
 import { conflictsOperations } from './conflicts.ts';
 import { doctorOperations } from './doctor.ts';
+import { envOperations } from './env.ts';
 import { eventsOperations } from './events.ts';
 import { historyOperations } from './history.ts';
 import { hostOperations } from './host.ts';
 import { imageOperations } from './image.ts';
+import { leaseOperations } from './lease.ts';
+import { lockOperations } from './lock.ts';
 import { logsOperations } from './logs.ts';
 import { namesOperations } from './names.ts';
 import type { Operation } from './operation.ts';
@@ -42,5 +46,9 @@ export function allOperations(deps: OperationsDeps): readonly Operation[] {
     ...eventsOperations,
     ...namesOperations,
     ...auditOperations(deps.tools),
+    ...leaseOperations,
+    ...lockOperations(deps.tools),
+    ...envOperations,
+    ...alertOperations,
   ];
 }

@@ -5,6 +5,7 @@
 import type { LeafValue } from '../../crdt/leaves.ts';
 import type { HostView, PlanStep, Unplaceable } from '../../crdt/model.ts';
 import type { EventEntry } from '../node-api.ts';
+import type { AlertRow, ExclusiveRow, QuorumAnswer } from './lease-answers.ts';
 
 /** For people and JSON; SWIM's status is one of several inputs. */
 export type HostState = 'joining' | 'ready' | 'suspect' | 'dead' | 'draining' | 'drained' | 'left';
@@ -162,6 +163,11 @@ export interface StatusAnswer {
   /** Parts of the documents that cannot be used. */
   readonly problems: readonly string[];
   readonly alarms: readonly EventRow[];
+  /** What lasts and needs a person, acknowledged or not. */
+  readonly alerts: readonly AlertRow[];
+  /** Exclusive services that should run. */
+  readonly exclusive: readonly ExclusiveRow[];
+  readonly quorum: QuorumAnswer;
   readonly unplaceable: readonly string[];
   /** Inputs of the plan have changed since it was committed. */
   readonly planIsStale: boolean;

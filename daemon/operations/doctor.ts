@@ -10,6 +10,9 @@ import { defaultConfig } from '../config.ts';
 import { reasonOf } from '../errors.ts';
 import type { NodeApi } from '../node-api.ts';
 import type { CheckRow, DoctorAnswer, HostRow } from './answers.ts';
+import { leaseChecks, leasePortOf } from './doctor-leases.ts';
+import type { Found } from './doctor-found.ts';
+import { bad, good, warn } from './doctor-found.ts';
 import { define, envParam, findHost, nodeOf, params, runOn, selfHost } from './common.ts';
 import { hostFactOf } from './host-rows.ts';
 import type { Operation, OperationContext } from './operation.ts';
@@ -23,7 +26,6 @@ const skewMsWarn = 2_000;
 const skewMsFail = 60_000;
 const diskFreeBytesWarn = 2 * 2 ** 30;
 
-type Found = Pick<CheckRow, 'result' | 'detail' | 'todo'>;
 type Check = () => Promise<Found> | Found;
 
 export function doctorOperations(tools: HostTools): readonly Operation[] {
@@ -61,8 +63,9 @@ async function examine(context: OperationContext, tools: HostTools): Promise<Doc
       ['minimums', () => minimumsCheck(node)],
       ['state', () => stateCheck(node)],
       ['clock', () => clockCheck(context, node)],
-      ['ports', () => portsCheck(node, tools)],
+      ['ports', () => portsCheck(context, node, tools)],
       ['members', () => membersCheck(context, node)],
+      ...leaseChecks(context, node, tools),
     );
   }
   const rows = await Promise.all(checks.map(([name, check]) => runCheck(context, name, check)));
@@ -85,18 +88,6 @@ async function runCheck(context: OperationContext, name: string, check: Check): 
   } finally {
     timer.cancel();
   }
-}
-
-function good(detail: string): Found {
-  return { result: 'ok', detail, todo: '' };
-}
-
-function warn(detail: string, todo: string): Found {
-  return { result: 'warn', detail, todo };
-}
-
-function bad(detail: string, todo: string): Found {
-  return { result: 'fail', detail, todo };
 }
 
 const notInitialised = warn('this host belongs to none', 'run `trellis init` or `trellis join`');
@@ -162,7 +153,11 @@ function clockCheck(context: OperationContext, node: NodeApi): Found {
   return Math.abs(worst.ms) >= skewMsWarn ? warn(detail, todo) : good(detail);
 }
 
-async function portsCheck(node: NodeApi, tools: HostTools): Promise<Found> {
+async function portsCheck(
+  context: OperationContext,
+  node: NodeApi,
+  tools: HostTools,
+): Promise<Found> {
   const others = node
     .hosts()
     .filter((host) => host.liveness === 'alive' && host.id !== node.self.host)
@@ -170,7 +165,7 @@ async function portsCheck(node: NodeApi, tools: HostTools): Promise<Found> {
   const tries = others.flatMap((host) => {
     const fact = hostFactOf(node, host);
     if (fact === null) return [];
-    return [fact.peerPort, fact.apiPort].map(async (port) => {
+    return [fact.peerPort, fact.apiPort, ...leasePortOf(context, host.node)].map(async (port) => {
       const trouble = await tools.probe(fact.advertise, port, probeTimeoutMs);
       return trouble === null ? null : `${host.name} ${fact.advertise}:${port} (${trouble})`;
     });

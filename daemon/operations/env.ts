@@ -27,7 +27,8 @@ import { editAndPlan } from './planning.ts';
 import { quorumOf } from './quorum.ts';
 import { chooseVoters, twoHostChoices } from './voters.ts';
 
-const hostParam = z.string().min(1).max(64);
+/** One name, or several with commas. */
+const hostsParam = z.string().min(1).max(500);
 const keys = ['voters', 'frozen', 'auto-apply'] as const;
 const valueWordsMax = 16;
 
@@ -82,8 +83,8 @@ export const envOperations: readonly Operation[] = [
     timeLimitMs: moveTimeLimitMs,
     params: params({
       ...envParam,
-      voters: z.array(hostParam).min(1).max(leaseLimits.votersMax),
-      dead: z.array(hostParam).min(1).max(leaseLimits.votersMax),
+      voters: z.array(hostsParam).min(1).max(leaseLimits.votersMax),
+      dead: z.array(hostsParam).min(1).max(leaseLimits.votersMax),
       confirm: z.string().max(63).optional(),
       dryRun: z.boolean().default(false),
     }),

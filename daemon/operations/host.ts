@@ -24,6 +24,7 @@ import {
 import { hostFactOf, hostRow, hostRows, hostState, instanceRows } from './host-rows.ts';
 import type { Operation, OperationContext } from './operation.ts';
 import { editAndPlan } from './planning.ts';
+import type { EditOptions } from './planning.ts';
 import type { HostTools } from './tools.ts';
 
 const hostName = z.string().min(1).max(64);
@@ -108,16 +109,13 @@ function editOperations(): Operation[] {
     define({
       ...common,
       command: 'set',
-      summary: 'set or unset metadata of a host',
-      params: params({ ...shape, pairs: z.array(z.string().max(400)).min(1).max(metaPairsMax) }),
-      run: (context, given) => {
-        const host = findHost(nodeOf(context, given), given.host);
-        const puts = given.pairs.map((pair) => metaPut(host, pair));
-        return editAndPlan(context, given, {
-          message: `host ${host.name}: ${given.pairs.join(' ')}`,
-          puts,
-        });
-      },
+      summary: 'set metadata of a host, or freeze it',
+      params: params({
+        ...shape,
+        pairs: z.array(z.string().max(400)).max(metaPairsMax).default([]),
+        frozen: z.enum(['on', 'off']).optional(),
+      }),
+      run: setHost,
     }),
     define({
       ...common,
@@ -276,6 +274,30 @@ async function drain(
 
 function setting(host: HostView, key: string, value: LeafPut['value']): LeafPut {
   return { object: 'settings', pointer: pointerOf('hosts', host.id, key), value };
+}
+
+interface SetGiven extends EditOptions {
+  readonly host: string;
+  readonly pairs: readonly string[];
+  readonly frozen?: 'on' | 'off' | undefined;
+}
+
+function setHost(context: OperationContext, given: SetGiven): Promise<EditAnswer> {
+  const host = findHost(nodeOf(context, given), given.host);
+  const puts = [...given.pairs.map((pair) => metaPut(host, pair)), ...frozenPuts(host, given)];
+  if (puts.length === 0) {
+    const reason = 'KEY=VALUE or --frozen is missing';
+    throw new ClusterError('USAGE', { reason, command: 'host set' });
+  }
+  const words = given.frozen === undefined ? [] : [`frozen ${given.frozen}`];
+  const message = `host ${host.name}: ${[...given.pairs, ...words].join(' ')}`;
+  return editAndPlan(context, given, { message, puts });
+}
+
+/** A frozen host takes nothing exclusive by itself; what it holds it keeps. */
+function frozenPuts(host: HostView, given: Pick<SetGiven, 'frozen'>): LeafPut[] {
+  if (given.frozen === undefined) return [];
+  return [setting(host, 'frozen', given.frozen === 'on' ? true : null)];
 }
 
 function metaPut(host: HostView, pair: string): LeafPut {

@@ -29,8 +29,8 @@ export interface LeaseRow {
 
 export interface CandidateRow {
   readonly host: string;
-  /** From 1. */
-  readonly place: number;
+  /** From 1; null: it is no candidate, although it carries the role. */
+  readonly place: number | null;
   readonly isHolder: boolean;
   /** Would take the lease if the holder were gone now. */
   readonly mayTake: boolean;

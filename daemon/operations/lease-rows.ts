@@ -16,7 +16,13 @@ import type {
   QuorumAnswer,
 } from './lease-answers.ts';
 import type { Holder, LeaseSubject, LeaseWorld } from './lease-world.ts';
-import { candidatesOfLease, holderOf, hostName, statusOfLease } from './lease-world.ts';
+import {
+  candidatesOfLease,
+  holderOf,
+  hostName,
+  passedOverOf,
+  statusOfLease,
+} from './lease-world.ts';
 import { quorumOf } from './quorum.ts';
 
 export function leaseRows(world: LeaseWorld): LeaseRow[] {
@@ -66,8 +72,7 @@ function troubleOf(
   const lines: string[] = [];
   if (holder === null && subject.objects.length > 0) {
     lines.push('nobody holds it');
-    if (!candidateRows(world, subject).some((row) => row.mayTake))
-      lines.push('no host may take it');
+    if (!orderedRows(world, subject).some((row) => row.mayTake)) lines.push('no host may take it');
   }
   if (holder?.state === 'frozen') lines.push('its time is nearly over: the workload is frozen');
   if (holder !== null && statusOfLease(world, subject.name)?.gate === 'failed')
@@ -81,18 +86,34 @@ function troubleOf(
   return lines;
 }
 
+/** Candidates in their order, then the other hosts of the role with what keeps them out. */
 export function candidateRows(world: LeaseWorld, subject: LeaseSubject): CandidateRow[] {
   const holder = holderOf(world, subject.name);
-  return candidatesOfLease(world, subject).map((id, i) => {
+  const order = candidatesOfLease(world, subject);
+  const others = passedOverOf(world, subject).filter(({ host }) => !order.includes(host));
+  return [
+    ...orderedRows(world, subject),
+    ...others.map(({ host, name, reason }): CandidateRow => {
+      const known = reasonsAgainst(world, subject, host);
+      const text = `it ${reason}`;
+      return {
+        host: name,
+        place: null,
+        isHolder: holder?.host === host,
+        mayTake: false,
+        reasons: known.length > 0 ? known : [{ code: 'unfit', text }],
+      };
+    }),
+  ];
+}
+
+function orderedRows(world: LeaseWorld, subject: LeaseSubject): CandidateRow[] {
+  const holder = holderOf(world, subject.name);
+  return candidatesOfLease(world, subject).map((id, i): CandidateRow => {
     const isHolder = holder?.host === id;
     const reasons = isHolder ? [] : reasonsAgainst(world, subject, id);
-    return {
-      host: hostName(world, id),
-      place: i + 1,
-      isHolder,
-      mayTake: !isHolder && reasons.length === 0,
-      reasons,
-    };
+    const mayTake = !isHolder && reasons.length === 0;
+    return { host: hostName(world, id), place: i + 1, isHolder, mayTake, reasons };
   });
 }
 
@@ -164,7 +185,7 @@ export function survivalOf(
       survives: Math.min(0, quorum.survives),
       limit: 'two voters: nobody takes over by itself',
     };
-  const others = candidateRows(world, subject).filter((row) => !row.isHolder);
+  const others = orderedRows(world, subject).filter((row) => !row.isHolder);
   const takers = others.filter((row) => row.mayTake);
   if (quorum.survives <= takers.length) {
     const limit = `${quorum.needed} of ${quorum.voters.length} voters must answer`;

@@ -9,8 +9,11 @@ import type { LeaseApi } from '../lease-api.ts';
 import type { GuardStatus, LeaseStatus } from '../lease/guard-api.ts';
 import type { LeaseName } from '../lease/model.ts';
 import type { NodeApi } from '../node-api.ts';
+import { candidatesFor, quietDynamics } from '../plan/candidates.ts';
+import type { Candidates, PassedOver } from '../plan/candidates.ts';
 import { leaseSubjects } from '../plan/leases.ts';
 import { hostNames } from './common.ts';
+import { groupBy } from './service-rows.ts';
 
 /** A lease and what people call it. */
 export interface LeaseSubject {
@@ -40,6 +43,16 @@ export interface LeaseWorld {
   readonly hosts: ReadonlyMap<HostId, HostView>;
   readonly names: ReadonlyMap<string, string>;
   readonly subjects: readonly LeaseSubject[];
+  /** Of this host's guard, by name of the lease. */
+  readonly statuses: ReadonlyMap<LeaseName, LeaseStatus>;
+  /** What hosts say that they hold, by name of the lease. */
+  readonly claims: ReadonlyMap<LeaseName, readonly Claim[]>;
+}
+
+interface Claim {
+  readonly host: HostView;
+  readonly epoch: number;
+  readonly state: string;
 }
 
 export interface Holder {
@@ -67,11 +80,13 @@ export function worldOf(node: NodeApi, leases: LeaseApi | null): LeaseWorld {
     hosts: new Map(node.hosts().map((host) => [host.id, host])),
     names: hostNames(node),
     subjects: subjectsOf(view, status, facts),
+    statuses: new Map(status?.leases.map((lease) => [lease.name, lease])),
+    claims: claimsOf(facts),
   };
 }
 
 export function statusOfLease(world: LeaseWorld, name: LeaseName): LeaseStatus | null {
-  return world.status?.leases.find((lease) => lease.name === name) ?? null;
+  return world.statuses.get(name) ?? null;
 }
 
 export function hostName(world: LeaseWorld, id: string): string {
@@ -93,29 +108,58 @@ export function holderOf(world: LeaseWorld, name: LeaseName): Holder | null {
     const state = factState(world, name, host, own?.epoch ?? 0) ?? heard.state;
     claims.push({ host, state, epoch: own?.epoch ?? 0, remainMs });
   }
-  for (const { host, fact } of world.facts) {
-    const held = fact.held.find((one) => one.name === name);
+  for (const { host, epoch, state } of world.claims.get(name) ?? []) {
     const isGone = host.liveness === 'dead' || host.liveness === 'left';
-    if (held === undefined || (isGone && held.state !== 'parked')) continue;
-    claims.push({ host: host.id, state: held.state, epoch: held.epoch, remainMs: null });
+    if (!isGone || state === 'parked') claims.push({ host: host.id, state, epoch, remainMs: null });
   }
   return claims.toSorted((a, b) => b.epoch - a.epoch)[0] ?? null;
 }
 
-function factState(world: LeaseWorld, name: LeaseName, host: HostId, epoch: number): string | null {
-  const fact = world.facts.find((one) => one.host.id === host)?.fact;
-  return fact?.held.find((one) => one.name === name && one.epoch === epoch)?.state ?? null;
+function factState(world: LeaseWorld, name: LeaseName, id: HostId, epoch: number): string | null {
+  const claims = world.claims.get(name) ?? [];
+  return claims.find((one) => one.host.id === id && one.epoch === epoch)?.state ?? null;
 }
 
-/** Best first: as the guards were told, else the live hosts that may have it by their roles. */
+function claimsOf(facts: LeaseWorld['facts']): ReadonlyMap<LeaseName, readonly Claim[]> {
+  const claims = facts.flatMap(({ host, fact }) =>
+    fact.held.map(({ name, epoch, state }) => ({ name, claim: { host, epoch, state } })),
+  );
+  const groups = groupBy(claims, ({ name }) => name);
+  return new Map([...groups].map(([name, group]) => [name, group.map(({ claim }) => claim)]));
+}
+
+/** Best first: as the guards were told, else as planning would tell them, else all that may have it by their roles. */
 export function candidatesOfLease(world: LeaseWorld, subject: LeaseSubject): readonly HostId[] {
   const known = statusOfLease(world, subject.name);
   if (known !== null && known.candidates.length > 0) return known.candidates;
+  const computed = computedCandidates(world, subject);
+  if (computed !== null) return computed.hosts;
   return [...world.hosts.values()]
     .filter((host) => host.liveness !== 'left' && host.env === world.node.env)
     .filter((host) => subject.role === null || host.roles.includes(subject.role))
     .toSorted((a, b) => compareText(a.name, b.name))
     .map((host) => host.id);
+}
+
+/** Hosts with the role that are no candidates, and why. */
+export function passedOverOf(world: LeaseWorld, subject: LeaseSubject): readonly PassedOver[] {
+  const { role } = subject;
+  const passed = computedCandidates(world, subject)?.passedOver ?? [];
+  return passed.filter(
+    ({ host }) => role !== null && world.hosts.get(host)?.roles.includes(role) === true,
+  );
+}
+
+function computedCandidates(world: LeaseWorld, subject: LeaseSubject): Candidates | null {
+  const inputs = world.node.leaseInputs();
+  const found = inputs === null ? undefined : leaseSubjects(inputs).get(subject.name);
+  if (inputs === null || found === undefined) return null;
+  const frozen = [...world.view.hosts].filter(([, host]) => host.isFrozen === true);
+  return candidatesFor(found, inputs, {
+    ...quietDynamics,
+    lastHolder: holderOf(world, subject.name)?.host ?? null,
+    frozen: new Set(frozen.map(([id]) => id)),
+  });
 }
 
 function subjectsOf(

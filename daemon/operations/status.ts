@@ -1,16 +1,22 @@
 /** `trellis status`: the cluster against its desired state, from what this host knows now. Asks nobody, so it is quick. */
 import { z } from 'zod';
+import type { LeaseApi } from '../lease-api.ts';
+import { alertRows } from './alert.ts';
 import { params, envParam, define, nodeOf } from './common.ts';
 import type { NodeApi } from '../node-api.ts';
 import type { EventRow, HostRow, RoleRow, ServiceRow, StatusAnswer } from './answers.ts';
 import { eventRows } from './events.ts';
 import { hostRows } from './host-rows.ts';
+import type { AlertRow, ExclusiveRow, QuorumAnswer } from './lease-answers.ts';
+import { exclusiveRows } from './lease-rows.ts';
+import { worldOf } from './lease-world.ts';
 import type { Operation } from './operation.ts';
+import { quorumOf } from './quorum.ts';
 import { isPlanStale } from './planning.ts';
 import { roleRows } from './role.ts';
 import { extraInstances, isServiceRight, serviceRows } from './service-rows.ts';
 
-/** Nobody can acknowledge an alarm yet, so that one counts as a difference only while it is new. */
+/** An alarm among the events is over when it is written: it counts as a difference only while it is new. Alerts last. */
 const alarmFreshMs = 60_000;
 
 export const statusOperations: readonly Operation[] = [
@@ -20,19 +26,33 @@ export const statusOperations: readonly Operation[] = [
     summary: 'the cluster against its desired state',
     access: 'viewer',
     isMutation: false,
-    // `all` only changes what people are shown; the answer is always whole.
-    params: params({ ...envParam, all: z.boolean().optional() }),
-    run: (context, given) =>
-      Promise.resolve(statusOf(nodeOf(context, given), context.clock.wallMs())),
+    // `all` and `redundancy` only change what people are shown; the answer is always whole.
+    params: params({
+      ...envParam,
+      all: z.boolean().optional(),
+      redundancy: z.boolean().optional(),
+    }),
+    run: (context, given) => {
+      const node = nodeOf(context, given);
+      return Promise.resolve(statusOf(node, context.clock.wallMs(), context.leases));
+    },
   }),
 ];
 
-export function statusOf(node: NodeApi, nowWallMs: number): StatusAnswer {
+export function statusOf(
+  node: NodeApi,
+  nowWallMs: number,
+  leases: LeaseApi | null = null,
+): StatusAnswer {
   const services = serviceRows(node);
   const hosts = hostRows(node);
   const alarms = eventRows(node).filter(
     (event) => event.severity === 'alarm' && nowWallMs - Date.parse(event.at) < alarmFreshMs,
   );
+  const alerts = alertRows(node);
+  const world = worldOf(node, leases);
+  const quorum = quorumOf(world);
+  const exclusive = exclusiveRows(world);
   const problems = node.envView().problems.map((problem) => problem.detail);
   const unplaceable = (node.committedPlan()?.plan.unplaceable ?? []).map(
     (entry) => `${entry.service}-${entry.slot}`,
@@ -49,7 +69,10 @@ export function statusOf(node: NodeApi, nowWallMs: number): StatusAnswer {
       ? []
       : [`${conflicts} fields are in conflict: see \`trellis conflicts ls\``]),
     ...problems.map((problem) => `problem: ${problem}`),
-    ...alarms.map(alarmDifference),
+    ...alarms.filter(({ kind }) => !kind.startsWith('alert.')).map(alarmDifference),
+    ...exclusive.filter(({ holder }) => holder === null).map(holderDifference),
+    ...quorumDifferences(quorum, exclusive.length),
+    ...alerts.filter((alert) => alert.acknowledged === null).map(alertDifference),
     ...(planIsStale ? ['the plan is older than what it was made from: see `trellis plan`'] : []),
   ];
   return {
@@ -61,6 +84,9 @@ export function statusOf(node: NodeApi, nowWallMs: number): StatusAnswer {
     conflicts,
     problems,
     alarms,
+    alerts,
+    exclusive,
+    quorum,
     unplaceable,
     planIsStale,
     differences,
@@ -86,4 +112,18 @@ function roleDifference(role: RoleRow): string[] {
 
 function alarmDifference(event: EventRow): string {
   return `alarm on ${event.host}: ${event.text}`;
+}
+
+function holderDifference({ service, lease }: ExclusiveRow): string {
+  return `exclusive service ${service} has no holder: see \`trellis lease show ${lease}\``;
+}
+
+/** Said once, and only where it matters: without exclusive work nobody needs voters. */
+function quorumDifferences(quorum: QuorumAnswer, exclusive: number): string[] {
+  if (exclusive === 0 || quorum.mode === 'none' || quorum.hasQuorum) return [];
+  return [`voters: ${quorum.ifOneMoreGoes}`];
+}
+
+function alertDifference(alert: AlertRow): string {
+  return `alert ${alert.id}: ${alert.text}`;
 }

@@ -7,8 +7,8 @@ import type { OperationsDeps } from '../../../daemon/operations/all-operations.t
 const operations = allOperations({ clock: { monotonicMs: () => 0 } } as unknown as OperationsDeps);
 const names = operations.map(({ group, command }) => `${group}/${command}`);
 
-/** Asked only by other hosts. */
-const internal = new Set(['instance/logs', 'instance/exec']);
+/** Asked only by other hosts, or by a handler that does more than ask. */
+const internal = new Set(['instance/logs', 'instance/exec', 'lock/prepare']);
 /** Flags that the client itself uses up before it calls. */
 const clientFlags = new Set([
   'passphrase-file',

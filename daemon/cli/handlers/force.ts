@@ -1,0 +1,35 @@
+/**
+ * `lease force-active` and `env force-voters`: what may go wrong is said, and confirmed twice: once with y or --yes, once by
+ * typing the name or with --confirm. One slip of the hand must not start a second copy of a database.
+ */
+import { ClusterError } from '../../errors.ts';
+import { askFirst, whatDryRunSays } from '../confirm.ts';
+import { progressHooks, show } from '../run.ts';
+import type { Run } from '../spec.ts';
+
+export async function run(run: Run): Promise<number> {
+  const { command, params, terminal } = run;
+  const plan = await whatDryRunSays(run);
+  await askFirst(run, plan);
+  const { name, confirm } = params;
+  const expected = Array.isArray(name) ? name.join(' ') : null;
+  const what = expected === null ? 'the name of the environment' : `"${expected}"`;
+  const given =
+    typeof confirm === 'string'
+      ? confirm
+      : terminal.isInTty
+        ? (await terminal.ask(`Type ${what} to confirm: `)).trim()
+        : undefined;
+  if (given === undefined) {
+    throw new ClusterError('CONFIRMATION_NEEDED', {
+      action: `\`trellis ${command.words.join(' ')}\``,
+      risk: plan[1] ?? 'two hosts may run it at once',
+      confirm: expected === null ? 'ENV' : JSON.stringify(expected),
+      plan,
+    });
+  }
+  const call = command.call ?? '';
+  const data = await run.client.call(call, { ...params, confirm: given }, progressHooks(run));
+  await show(run, data);
+  return 0;
+}

@@ -1,0 +1,81 @@
+/**
+ * What `trellis lock` has to know before it speaks with the guard itself: the daemon is not on the way of a lease that a
+ * command runs under, so that the daemon's death neither ends nor delays it.
+ */
+import { z } from 'zod';
+import { compareText } from '../../crdt/codec.ts';
+import { hex } from '../../crdt/ids.ts';
+import { systemCrypto } from '../crypto.ts';
+import type { LeaseDesired } from '../lease/guard-api.ts';
+import { guardApiVersion } from '../lease/guard-api.ts';
+import { leaseLimits } from '../lease/model.ts';
+import type { NodeApi } from '../node-api.ts';
+import { define, envParam, nodeOf, params } from './common.ts';
+import type { Operation } from './operation.ts';
+import type { HostTools } from './tools.ts';
+
+const gateDigits = 11;
+
+export interface LockTicket {
+  /** Where the guard of this host listens; root only. */
+  readonly socket: string;
+  readonly guardApiVersion: number;
+  readonly lease: LeaseDesired;
+}
+
+export function lockOperations(tools: HostTools): readonly Operation[] {
+  return [
+    define({
+      group: 'lock',
+      command: 'prepare',
+      summary: 'what a command under a lease has to tell the guard',
+      access: 'local',
+      isMutation: true,
+      isSocketOnly: true,
+      params: params({
+        ...envParam,
+        name: z
+          .string()
+          .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'letters, digits, dots, dashes; at most 63')
+          .describe('name of the lock'),
+        profile: z.enum(['fast', 'wan', 'fenced']).default('fast'),
+      }),
+      run: (context, given): Promise<LockTicket> => {
+        const lease = lockLease(nodeOf(context, given), given);
+        return Promise.resolve({ socket: tools.guardSocket(), guardApiVersion, lease });
+      },
+    }),
+  ];
+}
+
+/** Any member may have it, this host first: it is the one that asks. */
+export function lockLease(
+  node: NodeApi,
+  given: { readonly name: string; readonly profile: LeaseDesired['profile'] },
+): LeaseDesired {
+  const others = node
+    .hosts()
+    .filter(
+      ({ id, env, liveness }) => env === node.env && liveness !== 'left' && id !== node.self.host,
+    )
+    .map(({ id }) => id)
+    .toSorted(compareText);
+  const digest = hex(systemCrypto.sha256(new TextEncoder().encode(given.name)));
+  return {
+    name: `lock/${given.name}`,
+    title: `lock ${given.name}`,
+    profile: given.profile,
+    onLoss: 'stop',
+    candidates: [node.self.host, ...others].slice(0, leaseLimits.candidatesMax),
+    mayAcquire: true,
+    why: '',
+    isFrozen: false,
+    // Gates of services are hex digits only: the letter keeps the two apart.
+    gate: `l${digest.slice(0, gateDigits)}`,
+    traffic: [],
+    fence: 'none',
+    fenceCommand: [],
+    lockDelayMs: 0,
+    onDaemonDown: 'stay',
+  };
+}
