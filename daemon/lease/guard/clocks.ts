@@ -50,6 +50,11 @@ export class Clocks {
     return this.#raw.monoMs();
   }
 
+  /** BOOTTIME minus MONOTONIC, which grows with every suspend of this boot. */
+  get bootAheadMs(): number {
+    return this.#bootAheadMs;
+  }
+
   /**
    * Compares the clocks with the last look. `suspend`: the boot clock gained on the monotonic one, so the host slept.
    * `wall`: the wall clock was set, or the host was paused from outside and then told the time.

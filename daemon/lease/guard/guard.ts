@@ -1,0 +1,520 @@
+/**
+ * The guard of one host: the core with its clocks, disks, gates, peers and clients around it.
+ *
+ * It starts with what it finds. A wish of an earlier time is enough to go on renewing, fencing and granting; without one it
+ * waits for a daemon. What a guard of this boot left in memory is continued under the same session; otherwise every gate of
+ * ours that exists is closed and emptied before anything else.
+ */
+import { join } from 'node:path';
+import type { HostId } from '../../../crdt/ids.ts';
+import type { CoreEffect, CoreEvent, CoreStart } from '../core-api.ts';
+import type { GuardCommand, GuardDesired, GuardReply, GuardStatus } from '../guard-api.ts';
+import { guardRunFiles } from '../guard-start.ts';
+import type { Message } from '../messages.ts';
+import { reasonOf } from '../../errors.ts';
+import type { Log, Random } from '../../ports.ts';
+import { version } from '../../version.ts';
+import { Clients } from './clients.ts';
+import { jumpMs, type Clocks } from './clocks.ts';
+import { DesiredFile, DurableLog, isFirstOfBoot } from './durable-state.ts';
+import { Effects } from './effects.ts';
+import type { Gates } from './gates.ts';
+import { GateProof } from './gate-proof.ts';
+import { LeaseDirs } from './lease-dir.ts';
+import { isGateName, LeaseTable, type LeaseEntry } from './lease-table.ts';
+import { Mesh } from './mesh.ts';
+import type { Settings } from './settings.ts';
+import { emptyStatus } from './status.ts';
+import { TrafficGate } from './traffic.ts';
+import { TurnLoop, type Core } from './turn-loop.ts';
+import { VolatileStore } from './volatile-store.ts';
+import { Watchdog } from './watchdog.ts';
+
+export interface GuardParts {
+  readonly settings: Settings;
+  readonly log: Log;
+  readonly clocks: Clocks;
+  readonly random: Random;
+  readonly bootId: string;
+  /** Null with the reason: this host cannot freeze. */
+  readonly gates: Gates | string;
+  readonly makeCore: (start: CoreStart) => Core;
+  /** Ends the process. */
+  readonly exit: (status: number) => void;
+}
+
+/** On tmpfs. */
+interface Kept {
+  readonly v: 1;
+  readonly bootId: string;
+  readonly self: HostId;
+  readonly env: string;
+  /** BOOTTIME minus MONOTONIC: if it has grown, the host slept while no guard ran. */
+  readonly bootAheadMs: number;
+  readonly acquired: readonly LeaseEntry[];
+  readonly core: unknown;
+}
+
+const housekeepingMs = 1_000;
+
+export class Guard {
+  readonly #parts: GuardParts;
+  readonly #log: Log;
+  readonly #clients: Clients;
+  readonly #mesh: Mesh;
+  readonly #table = new LeaseTable();
+  readonly #dirs: LeaseDirs;
+  readonly #volatile: VolatileStore;
+  readonly #durable: DurableLog;
+  readonly #desiredFile: DesiredFile;
+  readonly #watchdog: Watchdog | null;
+  readonly #effects: Effects;
+  readonly #gates: Gates | null;
+  readonly #proof: GateProof;
+  readonly #isFreshBoot: boolean;
+  #traffic: TrafficGate | null = null;
+  #desired: GuardDesired | null = null;
+  #core: Core | null = null;
+  #loop: TurnLoop | null = null;
+  #isStarting = false;
+  #isDaemonThere = false;
+  #housekeeping: NodeJS.Timeout | null = null;
+
+  constructor(parts: GuardParts) {
+    this.#parts = parts;
+    this.#log = parts.log;
+    const { settings, log, clocks } = parts;
+    this.#gates = typeof parts.gates === 'string' ? null : parts.gates;
+    this.#durable = new DurableLog(settings.stateDir, log);
+    this.#desiredFile = new DesiredFile(settings.stateDir);
+    this.#isFreshBoot = isFirstOfBoot(settings.stateDir, parts.bootId);
+    this.#volatile = new VolatileStore(settings.runDir);
+    this.#dirs = new LeaseDirs(join(settings.runDir, guardRunFiles.leases));
+    this.#watchdog =
+      settings.watchdogPath === null ? null : new Watchdog(settings.watchdogPath, log);
+    this.#proof = new GateProof({
+      gates: parts.gates,
+      runDir: settings.runDir,
+      bootId: parts.bootId,
+      log,
+    });
+    this.#mesh = new Mesh({
+      stateDir: settings.stateDir,
+      listen: settings.listen,
+      log,
+      random: parts.random,
+      nowMs: () => clocks.monoMs(),
+      onMessage: (from, message) => this.#loop?.enqueue({ kind: 'message', from, message }),
+      onPeer: () => this.#clients.statusChanged(),
+    });
+    this.#clients = this.#makeClients();
+    this.#effects = this.#makeEffects();
+  }
+
+  /** Resolves when the socket answers. Throws when another process has the lease port. */
+  async start(): Promise<void> {
+    await this.#mesh.start();
+    await this.#clients.listen(join(this.#parts.settings.runDir, guardRunFiles.socket));
+    const desired = this.#desiredFile.read(this.#log);
+    if (desired !== null) this.#apply(desired);
+    this.#housekeeping = setInterval(() => this.#housekeep(), housekeepingMs);
+  }
+
+  /**
+   * SIGTERM: somebody else will start a guard, or nobody. Open gates are frozen, since nobody watches their deadlines any
+   * more; a guard that is back in time opens them again. Parked work runs on: that is what parking is for.
+   */
+  async stop(): Promise<void> {
+    this.#loop?.stop();
+    if (this.#housekeeping !== null) clearInterval(this.#housekeeping);
+    const parked = new Set(
+      this.#status().leases.flatMap(({ name, state }) => (state === 'parked' ? [name] : [])),
+    );
+    const open = [...this.#effects.open].filter((name) => !parked.has(name));
+    const gates = open.flatMap((name) => this.#table.get(name)?.gate ?? []);
+    await Promise.all(gates.map(async (gate) => this.#gates?.freeze(gate)));
+    this.#keepQuietly();
+    this.#watchdog?.close();
+    this.#traffic?.close();
+    this.#clients.close();
+    this.#mesh.close();
+  }
+
+  // ---- The daemon's wish ------------------------------------------------------------------------------------------
+
+  #onDesired(desired: GuardDesired): void {
+    const fault = faultOf(desired);
+    if (fault !== null) {
+      this.#log.error('guard.desired-refused', { fault });
+      return;
+    }
+    try {
+      this.#desiredFile.write(desired);
+    } catch (error) {
+      // It is followed all the same; only a boot without a daemon would find the one before.
+      this.#log.error('guard.desired-not-kept', { error: reasonOf(error) });
+    }
+    this.#apply(desired);
+  }
+
+  #apply(desired: GuardDesired): void {
+    const before = this.#desired;
+    if (before !== null && (before.env !== desired.env || before.self !== desired.self)) {
+      // Another environment is another life: fenced, ended, and started again by whoever starts guards.
+      this.#log.warn('guard.environment-changed', { from: before.env, to: desired.env });
+      void this.stop().then(() => this.#parts.exit(0));
+      return;
+    }
+    this.#desired = desired;
+    this.#table.setDesired(desired);
+    this.#prepare(desired);
+    this.#mesh.setPeers(desired);
+    if (this.#core !== null) this.#tellDesired();
+    else if (!this.#isStarting) {
+      this.#isStarting = true;
+      // A failure here is a fault of ours: the process ends and is started again.
+      void this.#startCore();
+    }
+  }
+
+  /** Gates and lease directories are there before the daemon makes containers. */
+  #prepare(desired: GuardDesired): void {
+    for (const { gate } of this.#table.all()) if (gate !== null) this.#prepareGate(gate);
+    this.#watchdog?.setLeases(
+      desired.leases.flatMap(({ name, fence }) => (fence === 'watchdog' ? [name] : [])),
+    );
+    this.#prepareTraffic(desired);
+  }
+
+  #prepareGate(gate: string): void {
+    try {
+      this.#gates?.ensure(gate);
+      this.#dirs.ensure(gate);
+    } catch (error) {
+      this.#log.error('guard.gate-not-made', { gate, error: reasonOf(error) });
+    }
+  }
+
+  #prepareTraffic(desired: GuardDesired): void {
+    if (!this.#parts.settings.hasTraffic) return;
+    const wanted = new Map(
+      this.#table
+        .all()
+        .filter(({ traffic }) => traffic.length > 0)
+        .map(({ name, traffic }) => [name, traffic] as const),
+    );
+    if (wanted.size > 0) {
+      this.#traffic ??= new TrafficGate({
+        cluster8: desired.cluster8,
+        host4: desired.self.slice(0, 4),
+        log: this.#log,
+        nowMs: () => this.#parts.clocks.now().authorityMs,
+      });
+    }
+    this.#traffic?.setLeases(wanted);
+  }
+
+  #tellDesired(): void {
+    if (this.#desired === null) return;
+    this.#loop?.enqueue({ kind: 'desired', desired: this.#proof.mask(this.#desired) });
+  }
+
+  // ---- The core ---------------------------------------------------------------------------------------------------
+
+  async #startCore(): Promise<void> {
+    const desired = this.#desired;
+    if (desired === null) return;
+    await this.#proof.ensure(desired);
+    const kept = this.#readKept(desired);
+    if (kept !== null) this.#table.restoreAcquired(kept.acquired);
+    if (kept === null) await this.#closeLeftovers(desired);
+    const { clocks } = this.#parts;
+    const start: CoreStart = {
+      self: desired.self,
+      env: desired.env,
+      durable: this.#durable.records(),
+      volatile: kept?.core ?? null,
+      // No credit for the time since the boot of the kernel: see architecture.md.
+      bootMonoMs: clocks.now().monoMs,
+      isFreshBoot: kept === null && this.#isFreshBoot,
+    };
+    const core = this.#parts.makeCore(start);
+    this.#core = core;
+    if (kept !== null) await this.#resumeGates(core);
+    const loop = new TurnLoop({
+      core,
+      clocks,
+      run: (effects) => this.#effects.run(effects),
+      isGateOpen: () => this.#effects.open.size > 0,
+      afterTurn: (events, effects) => this.#afterTurn(events, effects),
+    });
+    this.#loop = loop;
+    this.#log.info('guard.core-started', {
+      env: desired.env,
+      isResumed: kept !== null,
+      records: start.durable.length,
+    });
+    this.#tellDesired();
+    loop.start();
+    if (this.#isDaemonThere) loop.enqueue({ kind: 'daemon', isConnected: true });
+    // Whoever took these is gone with the connection to the guard before this one.
+    this.#abandon(this.#table.acquired().map(({ name }) => name));
+  }
+
+  /** Null: silence and a new session. */
+  #readKept(desired: GuardDesired): Kept | null {
+    const { bootId, clocks } = this.#parts;
+    try {
+      const kept = this.#volatile.read() as Kept | null;
+      if (kept === null || kept.v !== 1 || kept.bootId !== bootId) return null;
+      if (kept.self !== desired.self || kept.env !== desired.env) return null;
+      const slept = Math.abs(clocks.bootAheadMs - kept.bootAheadMs) > jumpMs;
+      return slept ? null : kept;
+    } catch (error) {
+      this.#log.error('guard.state-damaged', { error: reasonOf(error) });
+      return null;
+    }
+  }
+
+  #keep(): void {
+    const desired = this.#desired;
+    if (this.#core === null || desired === null) return;
+    const kept: Kept = {
+      v: 1,
+      bootId: this.#parts.bootId,
+      self: desired.self,
+      env: desired.env,
+      bootAheadMs: this.#parts.clocks.bootAheadMs,
+      acquired: this.#table.acquired(),
+      core: this.#core.volatileState(),
+    };
+    this.#volatile.write(kept);
+  }
+
+  #keepQuietly(): void {
+    try {
+      this.#keep();
+    } catch (error) {
+      this.#log.error('guard.state-not-kept', { error: reasonOf(error) });
+    }
+  }
+
+  /** Nobody knows under which epoch these run: closed and emptied. Work that may go on without a lease (`keep`) stays. */
+  async #closeLeftovers(desired: GuardDesired): Promise<void> {
+    const kept = new Set(
+      desired.leases.flatMap(({ gate, onLoss }) => (onLoss === 'keep' ? [gate] : [])),
+    );
+    const gates = this.#ourGates(desired).filter((gate) => !kept.has(gate));
+    const results = await Promise.all(
+      gates.map(async (gate) => ({ gate, result: await this.#gates?.clear(gate) })),
+    );
+    for (const { gate, result } of results) {
+      if (result !== 'empty') this.#log.error('guard.leftover-not-cleared', { gate, result });
+    }
+  }
+
+  /** What the core believes to be open is open, everything else is not; its first tick fences what is past its time. */
+  async #resumeGates(core: Core): Promise<void> {
+    const desired = this.#desired;
+    if (desired === null || this.#gates === null) return;
+    const open = new Set<string>();
+    for (const { name, gate, state, remainMs } of core.status(this.#parts.clocks.now()).leases) {
+      const cgroup = this.#table.get(name)?.gate ?? null;
+      if (cgroup === null || gate !== 'open') continue;
+      if (state !== 'parked' && (remainMs ?? 0) <= 0) continue;
+      open.add(cgroup);
+      this.#effects.open.add(name);
+      await this.#gates.thaw(cgroup);
+    }
+    const closed = this.#ourGates(desired).filter((gate) => !open.has(gate));
+    await Promise.all(closed.map(async (gate) => this.#gates?.freeze(gate)));
+  }
+
+  #ourGates(desired: GuardDesired): string[] {
+    const prefix = `trellis-x-${desired.cluster8}-`;
+    const suffix = `-${desired.self.slice(0, 6)}`;
+    const isOurs = (gate: string): boolean => gate.startsWith(prefix) && gate.endsWith(suffix);
+    return this.#gates?.list(isOurs) ?? [];
+  }
+
+  #afterTurn(events: readonly CoreEvent[], effects: readonly CoreEffect[]): void {
+    this.#watchdog?.pet(this.#parts.clocks.now().authorityMs);
+    const isNews =
+      events.some(({ kind }) => kind !== 'message' && kind !== 'tick') ||
+      effects.some(({ kind }) => kind === 'notice' || kind === 'gate' || kind === 'persist');
+    if (isNews) this.#clients.statusChanged();
+  }
+
+  // ---- Clients ----------------------------------------------------------------------------------------------------
+
+  #makeClients(): Clients {
+    return new Clients({
+      log: this.#log,
+      events: {
+        onDesired: (desired) => this.#onDesired(desired),
+        onCommand: (id, command) => this.#onCommand(id, command),
+        onTestGate: (answer) => void this.#onTestGate(answer),
+        onDaemon: (isConnected) => {
+          this.#isDaemonThere = isConnected;
+          this.#loop?.enqueue({ kind: 'daemon', isConnected });
+        },
+        onAbandoned: (names) => this.#abandon(names),
+        status: () => this.#status(),
+        hello: () => ({
+          kind: 'hello',
+          v: 1,
+          version,
+          pid: process.pid,
+          leasePort: this.#mesh.port,
+        }),
+      },
+    });
+  }
+
+  #onCommand(id: number, command: GuardCommand): void {
+    if (this.#core === null) {
+      const reason = 'it has not heard from a daemon yet';
+      const details = { host: '', reason };
+      this.#clients.reply(id, { isOk: false, code: 'GUARD_UNREACHABLE', details });
+      return;
+    }
+    if (command.kind === 'acquire' && !this.#mayAcquire(id, command)) return;
+    this.#loop?.enqueue({ kind: 'command', id, command });
+  }
+
+  #mayAcquire(id: number, command: Extract<GuardCommand, { kind: 'acquire' }>): boolean {
+    const { gate } = command.lease;
+    if (gate === null) {
+      this.#table.addAcquired(command.lease);
+      return true;
+    }
+    const reason = isGateName(gate) ? this.#proof.fault : `${String(gate)} cannot name a gate`;
+    if (reason !== null) {
+      const details = { host: this.#desired?.self ?? '', reason };
+      this.#clients.reply(id, { isOk: false, code: 'GATE_FAULT', details });
+      return false;
+    }
+    this.#table.addAcquired(command.lease);
+    this.#prepareGate(gate);
+    return true;
+  }
+
+  #reply(id: number, reply: GuardReply): void {
+    const command = this.#clients.commandOf(id);
+    if (command?.kind === 'acquire') {
+      const { name } = command.lease;
+      if (!reply.isOk) this.#table.dropAcquired(name);
+      this.#clients.reply(id, reply.isOk ? { ...reply, ...this.#wayIn(name) } : reply);
+      return;
+    }
+    if (command?.kind === 'release' && reply.isOk) this.#table.dropAcquired(command.name);
+    this.#clients.reply(id, reply);
+    if (command?.kind === 'exit' && reply.isOk) void this.stop().then(() => this.#parts.exit(0));
+  }
+
+  #wayIn(name: string): { gateProcs?: readonly string[]; leaseDir?: string } {
+    const gate = this.#table.get(name)?.gate ?? null;
+    if (gate === null || this.#gates === null) return {};
+    return { gateProcs: this.#gates.procsFiles(gate), leaseDir: this.#dirs.dirOf(gate) };
+  }
+
+  /** Numbers below zero: nobody waits for the answer. */
+  #abandon(names: readonly string[]): void {
+    for (const name of names) {
+      const reason = 'whoever took it is gone';
+      this.#loop?.enqueue({ kind: 'command', id: -1, command: { kind: 'release', name, reason } });
+    }
+  }
+
+  async #onTestGate(answer: (reply: GuardReply) => void): Promise<void> {
+    const before = this.#proof.fault;
+    await this.#proof.run(this.#desired);
+    const reason = this.#proof.fault;
+    const host = this.#desired?.self ?? '';
+    answer(
+      reason === null
+        ? { isOk: true }
+        : { isOk: false, code: 'GATE_FAULT', details: { host, reason } },
+    );
+    if (reason !== before) this.#tellDesired();
+    this.#clients.statusChanged();
+  }
+
+  #status(): GuardStatus {
+    const core =
+      this.#core?.status(this.#parts.clocks.now()) ??
+      emptyStatus(this.#desired?.env ?? '', this.#desired?.self ?? ('' as HostId));
+    return {
+      ...core,
+      pid: process.pid,
+      version,
+      gateFault: this.#proof.fault,
+      counters: { ...core.counters, ...this.#counters() },
+    };
+  }
+
+  #counters(): Record<string, number> {
+    return {
+      ...this.#mesh.counters(),
+      ...this.#proof.times(),
+      turns: this.#loop?.turns ?? 0,
+      latenessMs: Math.round(this.#loop?.latenessMs ?? 0),
+      syncs: this.#durable.syncs,
+      keepFailures: this.#effects.keepFailures,
+      trafficFault: this.#traffic?.fault === null || this.#traffic === null ? 0 : 1,
+      watchdogPets: this.#watchdog?.pets ?? 0,
+    };
+  }
+
+  // ---- Everything else --------------------------------------------------------------------------------------------
+
+  #makeEffects(): Effects {
+    return new Effects({
+      log: this.#log,
+      table: this.#table,
+      gates: this.#gates,
+      dirs: this.#dirs,
+      durable: this.#durable,
+      watchdog: this.#watchdog,
+      sysrqPath: this.#parts.settings.sysrqPath,
+      traffic: () => this.#traffic,
+      keep: () => this.#keep(),
+      send: (to: HostId, messages: readonly Message[]) => this.#mesh.send(to, messages),
+      enqueue: (event, then) => this.#loop?.enqueue(event, then),
+      reply: (id, reply) => this.#reply(id, reply),
+      notice: (notice) => this.#clients.notice(notice),
+      nameOf: (host) => this.#desired?.peers.find((peer) => peer.host === host)?.name ?? '',
+    });
+  }
+
+  #housekeep(): void {
+    this.#watchdog?.pet(this.#parts.clocks.now().authorityMs);
+    if (this.#core === null) return;
+    if (this.#table.all().length > 0) this.#clients.pushStatus();
+    this.#removeFormerGates();
+  }
+
+  /** Gates of leases that this host has no part in any more, once they are empty. */
+  #removeFormerGates(): void {
+    const desired = this.#desired;
+    if (desired === null || this.#gates === null) return;
+    const wanted = new Set(this.#table.all().map(({ gate }) => gate));
+    const openNow = new Set([...this.#effects.open].map((name) => this.#table.get(name)?.gate));
+    for (const gate of this.#ourGates(desired)) {
+      if (wanted.has(gate) || openNow.has(gate) || gate.includes('-test')) continue;
+      if (this.#gates.look(gate) !== 'empty') continue;
+      this.#gates.remove(gate);
+      this.#dirs.remove(gate);
+    }
+  }
+}
+
+/** The daemon is root's, but a bug in it must not become one here. */
+function faultOf(desired: GuardDesired): string | null {
+  if (desired.v !== 1) return `version ${String(desired.v)}`;
+  if (!/^[0-9a-f]{32}$/.test(desired.self)) return 'self is no host id';
+  if (!/^[0-9a-f]{8}$/.test(desired.cluster8)) return 'cluster8 is no short cluster id';
+  if (!Array.isArray(desired.leases) || !Array.isArray(desired.peers)) return 'lists are missing';
+  const bad = desired.leases.find(({ gate }) => gate !== null && !isGateName(gate));
+  return bad === undefined ? null : `${String(bad.gate)} cannot name a gate`;
+}
