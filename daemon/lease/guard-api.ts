@@ -58,7 +58,7 @@ export interface LeaseDesired {
   readonly why: string;
   /** No new acquisition or move of this one. */
   readonly isFrozen: boolean;
-  /** Gate identifier: [a-z0-9]{1,40}; null: nothing runs under it (planner, invites, jobs). */
+  /** Name of the gate's cgroup, [a-z0-9-]{1,80}; null: nothing runs under it (planner, invites, jobs). */
   readonly gate: string | null;
   /** Container addresses behind the traffic gate. */
   readonly traffic: readonly string[];
@@ -279,17 +279,8 @@ export interface GuardStatus {
 // ---- Lines on the socket --------------------------------------------------------------------------------------------------
 
 export type ToGuard =
-  | {
-      readonly kind: 'hello';
-      readonly v: number;
-      readonly version: string;
-      /**
-       * `command`: `trellis lock`, which only acquires. It is not the daemon: its coming and going says nothing of the
-       * daemon's, and it hears notices of what it acquired only. When it half-closes, the gate is cleared, the lease given
-       * back, and then the guard closes. Absent: the daemon.
-       */
-      readonly role?: 'daemon' | 'command';
-    }
+  /** Greets status and notices. Whoever sends `desired` after it is the daemon; `trellis lock` only acquires. */
+  | { readonly kind: 'hello'; readonly v: number; readonly version: string }
   | { readonly kind: 'desired'; readonly desired: GuardDesired }
   | { readonly kind: 'command'; readonly id: number; readonly command: GuardCommand }
   | { readonly kind: 'status'; readonly id: number }
