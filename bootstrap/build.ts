@@ -1,12 +1,12 @@
 /**
- * The release bundle: the daemon and the CLI as one file each, the CRDT's wasm, a Node runtime, a wrapper, licences.
+ * The release bundle: the daemon, the CLI and the guard of leases as one file each, the CRDT's wasm, a Node runtime, a wrapper, licences.
  *
  * Only releases are built; in development Node runs the sources. One file per program because loading some hundred
  * packages file by file costs the daemon 40 MB and 170 ms (see ADR 2).
  *
  *   trellis/VERSION bundle.json
  *   trellis/bin/trellis            what /usr/local/bin/trellis links to
- *   trellis/lib/daemon.mjs cli.mjs automerge_wasm_bg.wasm node and what the daemon serves
+ *   trellis/lib/daemon.mjs cli.mjs guard.mjs automerge_wasm_bg.wasm node and what the daemon serves
  *   trellis/share/                 licences, installer
  */
 import { chmod, copyFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -20,7 +20,11 @@ import { contentHash, writeArchive, type Archive } from './archive.ts';
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
 /** Program name in lib/ and its source. */
-const programs = { daemon: 'daemon/main.ts', cli: 'daemon/cli/main.ts' } as const;
+const programs = {
+  daemon: 'daemon/main.ts',
+  cli: 'daemon/cli/main.ts',
+  guard: 'daemon/lease/guard/main.ts',
+} as const;
 
 /** What the daemon reads at run time from beside itself, as text. */
 const besides = ['bootstrap/join.sh.template', 'bootstrap/install-common.sh'];

@@ -347,7 +347,7 @@ start_service() {
       write_systemd_units
       systemctl daemon-reload
       systemctl enable --quiet trellis-forwarding.service
-      systemctl enable --quiet --now trellis.service
+      systemctl enable --quiet --now trellis-guard.service trellis.service
       ;;
     openrc)
       write_openrc_script
@@ -393,8 +393,9 @@ undo_service() {
 stop_service() {
   case $(service_kind) in
     systemd)
-      systemctl disable --quiet --now trellis.service trellis-forwarding.service 2>/dev/null
-      rm -f "$units/trellis.service" "$units/trellis-forwarding.service"
+      systemctl disable --quiet --now trellis.service trellis-guard.service trellis-forwarding.service 2>/dev/null
+      rm -f "$units/trellis.service" "$units/trellis-guard.service" "$units/trellis-forwarding.service" \
+        "$units/trellis-guard.slice"
       systemctl daemon-reload
       ;;
     openrc)
@@ -404,6 +405,12 @@ stop_service() {
       ;;
   esac
   if [ -s "$run/daemon.pid" ]; then stop_process "$(cat "$run/daemon.pid")" trellis; fi
+  if [ -s "$run/guard/guard.pid" ]; then stop_process "$(cat "$run/guard/guard.pid")" guard; fi
+  if have nft; then
+    for table in $(nft list tables ip 2>/dev/null | awk '$3 ~ /^trellis_x_/ { print $3 }'); do
+      nft delete table ip "$table"
+    done
+  fi
   rm -f "$log"
   return 0
 }
@@ -439,6 +446,42 @@ RuntimeDirectoryPreserve=yes
 TimeoutStopSec=10
 LimitNOFILE=65536
 OOMScoreAdjust=-900
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+  # Not part of the daemon's: nothing that happens to the daemon, its restart included, stops the guard. A slice of its own,
+  # so that neither the daemon's nor the containers' load and limits are the guard's.
+  cat >"$units/trellis-guard.slice" <<'UNIT'
+[Unit]
+Description=Trellis guard of leases
+DefaultDependencies=no
+Before=slices.target
+
+[Slice]
+CPUWeight=1000
+UNIT
+  cat >"$units/trellis-guard.service" <<'UNIT'
+[Unit]
+Description=Trellis guard of leases
+After=local-fs.target network.target
+StartLimitIntervalSec=0
+
+[Service]
+Slice=trellis-guard.slice
+EnvironmentFile=-/etc/trellis/guard.env
+ExecStart=/usr/local/bin/trellis guard --state /var/lib/trellis/lease --run /run/trellis/guard $TRELLIS_GUARD_FLAGS
+Restart=always
+RestartSec=50ms
+KillMode=process
+OOMScoreAdjust=-1000
+Nice=-20
+LimitNOFILE=65536
+TimeoutStopSec=5
+# What it holds is here, and is continued by the next one.
+RuntimeDirectory=trellis/guard
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
 
 [Install]
 WantedBy=multi-user.target

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The command of a clone: finds Node 24 and runs the daemon or the CLI with it, with as little start-up as possible.
+// The command of a clone: finds Node 24 and runs the daemon, the guard or the CLI with it, with as little start-up as possible.
 // Plain JavaScript without dependencies, for any Node from 18; the release bundle has a shell wrapper instead.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -9,8 +9,13 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const isDaemon = process.argv[2] === 'daemon';
-const main = path.join(root, 'daemon', ...(isDaemon ? ['main.ts'] : ['cli', 'main.ts']));
+const programs = { daemon: ['main.ts'], guard: ['lease', 'guard', 'main.ts'] };
+const isDaemon = Object.hasOwn(programs, process.argv[2] ?? '');
+const main = path.join(
+  root,
+  'daemon',
+  ...(isDaemon ? programs[process.argv[2]] : ['cli', 'main.ts']),
+);
 const cache = process.env['NODE_COMPILE_CACHE'] ?? path.join(cacheHome(), 'trellis', 'compile');
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
 const isNewEnough = major > 24 || (major === 24 && minor >= 12);

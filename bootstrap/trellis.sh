@@ -1,5 +1,5 @@
 #!/bin/sh
-# The command of an installed bundle: starts the daemon or the CLI with the bundle's own Node.
+# The command of an installed bundle: starts the daemon, the guard or the CLI with the bundle's own Node.
 set -eu
 self=$0
 while [ -L "$self" ]; do
@@ -28,5 +28,6 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX-2}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_-131072}"
 case ${1-} in
   daemon) exec "$lib/node" --max-semi-space-size=1 --heap-growing-percent=100 "$lib/daemon.mjs" "$@" ;;
+  guard) exec "$lib/node" --max-semi-space-size=1 --heap-growing-percent=100 "$lib/guard.mjs" "$@" ;;
   *) exec "$lib/node" "$lib/cli.mjs" "$@" ;;
 esac
