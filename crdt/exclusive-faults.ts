@@ -11,7 +11,7 @@ import { pathsOverlap } from './storage-path.ts';
 export interface ExclusiveFault {
   readonly object: { readonly kind: 'service' | 'storage'; readonly name: string };
   /** As files name it. */
-  readonly field: 'follows' | 'count' | 'lease' | 'placement' | 'path' | 'role';
+  readonly field: 'follows' | 'count' | 'lease' | 'placement' | 'path' | 'ports';
   readonly words: string;
 }
 
@@ -91,6 +91,7 @@ function disagreements(storage: Storage, services: readonly Service[]): Exclusiv
     { kind: 'storage' as const, of: storage },
     ...sorted.map((of) => ({ kind: 'service' as const, of })),
   ];
+  faults.push(...portClashes(sorted, storage));
   const firsts: { lease?: (typeof all)[number]; placement?: (typeof all)[number] } = {};
   for (const one of all) {
     const { lease, placement } = one.of;
@@ -107,6 +108,22 @@ function disagreements(storage: Storage, services: readonly Service[]): Exclusiv
     }
   }
   return faults;
+}
+
+/** They always run on one host. */
+function portClashes(services: readonly Service[], storage: Storage): ExclusiveFault[] {
+  const owners = new Map<string, string>();
+  return services.flatMap(({ name, ports }) =>
+    ports.flatMap((port): ExclusiveFault[] => {
+      if (port.host === undefined) return [];
+      const key = `${port.host}/${port.protocol}`;
+      const owner = owners.get(key);
+      owners.set(key, owner ?? name);
+      if (owner === undefined || owner === name) return [];
+      const words = `${key} is published by service ${owner} too, and both are where storage ${storage.name} is active`;
+      return [{ object: { kind: 'service', name }, field: 'ports', words }];
+    }),
+  );
 }
 
 function otherThan(

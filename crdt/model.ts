@@ -249,6 +249,8 @@ export interface Placement {
 
 export interface PlanStep {
   readonly kind: 'start' | 'stop' | 'move' | 'update';
+  /** Absent: an instance. `storage`: `service` is its name, `slot` is '', `host` where it is preferred. */
+  readonly object?: 'storage';
   readonly service: string;
   readonly slot: Slot;
   readonly host: string;

@@ -15,7 +15,9 @@ const signs = { start: '+', stop: '-', move: '>', update: '~' } as const;
 
 export function planLines(plan: PlanAnswer, style: Style): string[] {
   const lines = plan.steps.map((step) => {
-    const what = `${signs[step.kind]} ${step.kind} ${step.service}-${step.slot}`;
+    const name =
+      step.object === 'storage' ? `storage ${step.service}` : `${step.service}-${step.slot}`;
+    const what = `${signs[step.kind]} ${step.kind} ${name}`;
     const where = step.from === undefined ? `on ${step.host}` : `from ${step.from} to ${step.host}`;
     return `${what} ${where}  ${style.dim(step.reason)}`;
   });

@@ -37,7 +37,7 @@ export interface Candidates {
   /** Why all others may not, by name. */
   readonly passedOver: readonly PassedOver[];
   /** The last host of the list, when it is there only until another has taken over; null: nobody has to leave. */
-  readonly leaving: PassedOver | null;
+  readonly leaving: Leaving | null;
 }
 
 export interface PassedOver {
@@ -45,6 +45,11 @@ export interface PassedOver {
   readonly name: string;
   /** Completes 'h1 ...': 'is drained'. */
   readonly reason: string;
+}
+
+export interface Leaving extends PassedOver {
+  /** By what is committed (its role was taken), so that it may not stay even when nobody else answers; else a drain. */
+  readonly isLasting: boolean;
 }
 
 /** Nothing is known of the moment: what a plan is made with. */
@@ -79,21 +84,22 @@ export function candidatesFor(
   const view = new View(subject, inputs, dynamic);
   const fit: Ranked[] = [];
   const passedOver: PassedOver[] = [];
-  let leaver: { readonly as: PassedOver; readonly isLasting: boolean } | null = null;
+  let leaver: Leaving | null = null;
+  let isAnyAlive = false;
   for (const host of inputs.hosts) {
     const refusal = view.refusal(host);
     if (refusal === null) {
       fit.push(view.rank(host));
+      isAnyAlive ||= host.isAlive;
       continue;
     }
-    const as = { host: host.id, name: host.name, reason: refusal.reason };
-    if (host.id === dynamic.lastHolder) leaver = { as, isLasting: refusal.isLasting };
-    passedOver.push(as);
+    const one = { host: host.id, name: host.name, reason: refusal.reason };
+    if (host.id === dynamic.lastHolder) leaver = { ...one, isLasting: refusal.isLasting };
+    passedOver.push(one);
   }
   const hosts = fit.toSorted(compareRanked).map(({ id }) => id);
-  // Nobody else, and it may not be here at all: then it ends. Else it stays until another has it.
-  const mayStay = leaver !== null && (hosts.length > 0 || !leaver.isLasting);
-  const leaving = mayStay ? (leaver?.as ?? null) : null;
+  // Nobody else answers, and it may not be here at all: then it ends. Else it stays until another has it.
+  const leaving = leaver?.isLasting === true && !isAnyAlive ? null : leaver;
   return {
     hosts: leaving === null ? hosts : [...hosts, leaving.host],
     passedOver: passedOver

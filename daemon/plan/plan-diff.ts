@@ -1,13 +1,16 @@
 /** What a plan would change, step by step and with reasons: what `trellis plan` prints. Pure. */
 import { compareText, encode, equalBytes } from '../../crdt/codec.ts';
-import type { Placement, Plan, PlanInputs, PlanStep, Service } from '../../crdt/model.ts';
+import type { Placement, Plan, PlanInputs, PlanStep, Service, Storage } from '../../crdt/model.ts';
+import { candidatesOf, quietDynamics } from './candidates.ts';
 import { compareSlots } from './plan.ts';
 
+interface Planned {
+  readonly plan: Plan;
+  readonly inputs: PlanInputs;
+}
+
 /** `before` null: nothing was ever committed. */
-export function diffPlans(
-  before: { readonly plan: Plan; readonly inputs: PlanInputs } | null,
-  after: { readonly plan: Plan; readonly inputs: PlanInputs },
-): readonly PlanStep[] {
+export function diffPlans(before: Planned | null, after: Planned): readonly PlanStep[] {
   const was = new Map(
     (before?.plan.placements ?? []).map((placement) => [keyOf(placement), placement]),
   );
@@ -19,6 +22,7 @@ export function diffPlans(
     if (step !== null) steps.push(step);
   }
   for (const [key, placement] of was) if (!is.has(key)) steps.push(stopStep(placement, context));
+  steps.push(...storageSteps(before, after));
   return steps.toSorted(
     (a, b) =>
       order(a.kind) - order(b.kind) ||
@@ -98,6 +102,44 @@ function stopStep(was: Placement, { before, after }: Contexts): PlanStep {
   };
 }
 
+/** Storage has no placement: its lease decides. What is shown is where it is preferred. */
+function storageSteps(before: Planned | null, after: Planned): PlanStep[] {
+  const former = new Map((before?.inputs.storage ?? []).map((one) => [one.id, one]));
+  const now = new Map((after.inputs.storage ?? []).map((one) => [one.id, one]));
+  const stepOf = (storage: Storage, of: Planned, kind: PlanStep['kind'], reason: string) => ({
+    kind,
+    object: 'storage' as const,
+    service: storage.name,
+    slot: '',
+    host: preferredHost(storage, of),
+    reason,
+  });
+  const gone = [...former.values()].filter(({ id }) => !now.has(id));
+  return [
+    ...[...now.values()].flatMap((storage) => {
+      const was = former.get(storage.id);
+      if (was === undefined) return [stepOf(storage, after, 'start', 'the storage is new')];
+      const fields = changedFields(was, storage);
+      return fields.length === 0
+        ? []
+        : [stepOf(storage, after, 'update', `changed: ${fields.join(', ')}`)];
+    }),
+    ...gone.map((storage) =>
+      stepOf(storage, before ?? after, 'stop', 'the storage is gone; its files stay'),
+    ),
+  ];
+}
+
+function preferredHost(storage: Storage, { plan, inputs }: Planned): string {
+  if (!storage.isExclusive) return `all hosts of role ${storage.role}`;
+  const followers = new Set(
+    inputs.services.filter(({ follows }) => follows === storage.name).map(({ id }) => id),
+  );
+  const placed = plan.placements.find(({ service }) => followers.has(service))?.host;
+  const host = placed ?? candidatesOf(storage, inputs, quietDynamics).hosts[0];
+  return inputs.hosts.find(({ id }) => id === host)?.name ?? 'no host';
+}
+
 function startReason(placement: Placement, service: Service | null, before: Context): string {
   if (service === null || before.service(placement) === null) return 'the service is new';
   if (service.count.perRole !== undefined) return 'more instances are wanted';
@@ -116,8 +158,8 @@ function leaveReason(was: Placement, after: Context): string {
   return `it no longer fits on ${host.name}`;
 }
 
-function changedFields(before: Service, after: Service): string[] {
-  const names = new Set([...Object.keys(before), ...Object.keys(after)]) as Set<keyof Service>;
+function changedFields<T extends Service | Storage>(before: T, after: T): string[] {
+  const names = new Set([...Object.keys(before), ...Object.keys(after)]) as Set<keyof T & string>;
   return [...names]
     .filter((name) => !equalBytes(encode(before[name] ?? null), encode(after[name] ?? null)))
     .toSorted(compareText);

@@ -10,6 +10,9 @@
  * reservation moves only where the service is `relocatable: yes`, and stays with a warning otherwise: a smaller inventory,
  * or none yet, must never stop anything. What fits nowhere is listed with the reason of every host, and disturbs nothing
  * else.
+ *
+ * What is exclusive has one placement per service, slot '0', all services of one lease on one host: where the lease is
+ * preferred to be (`candidates.ts`). Where it really is, votes decide.
  */
 import { compareText, encode } from '../../crdt/codec.ts';
 import { hash32, pairWeight } from '../../crdt/hash32.ts';
@@ -25,13 +28,20 @@ import type {
   Slot,
   Unplaceable,
 } from '../../crdt/model.ts';
+import { candidatesFor, quietDynamics } from './candidates.ts';
+import type { Candidates } from './candidates.ts';
 import { eligibilityOf, ineligibleReason, isKnown, memoryReserveShare } from './eligibility.ts';
 import { canonicalInputs } from './inputs.ts';
+import { leaseWarnings } from './lease-warnings.ts';
+import { leaseNameOfService, leaseSubjects } from './leases.ts';
+import type { LeaseSubject } from './leases.ts';
 
 /** A plan settles in two; the third is for those that free room for each other. */
 const passesMax = 4;
 /** Hosts named per unplaceable instance. */
 const reasonsMax = 50;
+/** The one place of what runs once. */
+export const exclusiveSlot = '0';
 /** Instances of one service on one host, when the service does not say. */
 const perHostMaxDefault = Number.POSITIVE_INFINITY;
 
@@ -57,7 +67,13 @@ export function plan(inputs: PlanInputs, sha256: (bytes: Uint8Array) => Uint8Arr
     unplaceable: board.unplaceable.toSorted(
       (a, b) => compareText(a.service, b.service) || compareSlots(a.slot, b.slot),
     ),
-    warnings: [...new Set([...board.warnings, ...roleWarnings(inputs)])].toSorted(compareText),
+    warnings: [
+      ...new Set([
+        ...board.warnings,
+        ...roleWarnings(inputs),
+        ...leaseWarnings(canonical, board.placements),
+      ]),
+    ].toSorted(compareText),
   };
 }
 
@@ -67,10 +83,12 @@ function fill(inputs: PlanInputs): Board {
     (a, b) => compareText(a.name, b.name) || compareText(a.id, b.id),
   );
   const open: OpenSlot[] = [];
-  for (const service of services) open.push(...board.keep(service));
+  for (const service of services)
+    if (leaseNameOfService(service.id, inputs) === null) open.push(...board.keep(service));
+  for (const subject of leaseSubjects(inputs).values()) open.push(...board.keepTogether(subject));
   open.sort(
     (a, b) =>
-      weightOf(b.service) - weightOf(a.service) ||
+      weightOf(b) - weightOf(a) ||
       compareText(a.service.name, b.service.name) ||
       compareText(a.service.id, b.service.id) ||
       compareSlots(a.slot, b.slot),
@@ -90,12 +108,15 @@ function samePlaces(a: readonly Placement[], b: readonly Placement[]): boolean {
 }
 
 interface OpenSlot {
+  /** The first of those that share a lease. */
   readonly service: Service;
   readonly slot: Slot;
   /** Bound to this host (per-host counts), or null. */
   readonly host: HostId | null;
   /** Why it has to be placed. */
   readonly from: HostId | null;
+  /** Present: what shares a lease, all of it on one host. */
+  readonly subject?: LeaseSubject;
 }
 
 interface Load {
@@ -117,6 +138,7 @@ class Board {
   readonly placements: Placement[] = [];
   readonly unplaceable: Unplaceable[] = [];
   readonly warnings: string[] = [];
+  readonly #inputs: PlanInputs;
   readonly #loads = new Map<HostId, Load>();
   readonly #byRole = new Map<string, Load[]>();
   readonly #previous = new Map<string, Map<Slot, HostId>>();
@@ -127,6 +149,7 @@ class Board {
   readonly #reasonsOf = new Map<string, Unplaceable['perHost']>();
 
   constructor(inputs: PlanInputs) {
+    this.#inputs = inputs;
     this.#hasDedicated = inputs.roles.some((role) => role.isDedicated);
     this.#mayCarry = eligibilityOf(inputs.roles);
     for (const host of inputs.hosts.toSorted((a, b) => compareText(a.id, b.id))) {
@@ -221,7 +244,103 @@ class Board {
     this.#put(service, slot, load);
   }
 
+  /**
+   * What shares a lease has one place, where it is preferred: the lease decides where it really runs. It stays where the plan
+   * had it for as long as that host may hold the lease, dead or alive.
+   */
+  keepTogether(subject: LeaseSubject): OpenSlot[] {
+    const [service] = subject.services;
+    if (service === undefined) return [];
+    const from = this.#homeOf(subject.services);
+    const load = from === null ? undefined : this.#loads.get(from);
+    const { hosts, leaving } = this.#candidatesOf(subject, from);
+    const mayStay = load !== undefined && hosts.includes(load.host.id) && leaving === null;
+    if (!mayStay || this.#clashTogether(subject, load) !== null)
+      return [{ service, slot: exclusiveSlot, host: null, from, subject }];
+    this.#putTogether(subject, load);
+    return [];
+  }
+
+  #homeOf(services: readonly Service[]): HostId | null {
+    for (const { id } of services) {
+      const slots = this.#previous.get(id);
+      const home = slots?.get(exclusiveSlot) ?? [...(slots?.values() ?? [])][0];
+      if (home !== undefined) return home;
+    }
+    return null;
+  }
+
+  #candidatesOf(subject: LeaseSubject, lastHolder: HostId | null): Candidates {
+    return candidatesFor(subject, this.#inputs, { ...quietDynamics, lastHolder });
+  }
+
+  /** Better on a full host than on none: where the lease goes it runs, so a plan that says otherwise would be wrong. */
+  #placeTogether(subject: LeaseSubject, from: HostId | null): void {
+    const { hosts, passedOver, leaving } = this.#candidatesOf(subject, from);
+    const alive = hosts
+      .filter((host) => host !== leaving?.host)
+      .flatMap((host) => this.#loads.get(host) ?? [])
+      .filter((load) => load.host.isAlive && this.#clashTogether(subject, load) === null);
+    const need = needOf(subject);
+    const roomy = alive.find((load) => this.#lack(need, load) === null);
+    const stay = leaving?.isLasting === false ? this.#loads.get(leaving.host) : undefined;
+    const load = roomy ?? alive[0] ?? stay;
+    if (load !== undefined) {
+      if (load === stay)
+        this.warnings.push(
+          `${subject.title} stays on ${load.host.name} although it ${leaving?.reason ?? ''}: no other host can take it`,
+        );
+      this.#putTogether(subject, load);
+      return;
+    }
+    const passed = new Map(passedOver.map(({ host, reason }) => [host, reason]));
+    for (const { name } of subject.services) {
+      const perHost = this.#loadsByName
+        .toSorted((a, b) => Number(passed.has(a.host.id)) - Number(passed.has(b.host.id)))
+        .slice(0, reasonsMax)
+        .map(({ host }) => ({
+          host: host.name,
+          reason: passed.get(host.id) ?? this.#absence(subject, host),
+        }));
+      this.unplaceable.push({ service: name, slot: exclusiveSlot, perHost });
+    }
+  }
+
+  /** Why a host that may hold the lease cannot take it now. */
+  #absence(subject: LeaseSubject, host: PlanHost): string {
+    const load = this.#loads.get(host.id);
+    if (!host.isAlive || load === undefined) return 'does not answer';
+    return this.#clashTogether(subject, load) ?? 'was passed over';
+  }
+
+  #clashTogether({ services }: LeaseSubject, load: Load): string | null {
+    for (const service of services) {
+      const clash = this.#clash(service, load);
+      if (clash !== null) return clash;
+    }
+    return null;
+  }
+
+  #putTogether(subject: LeaseSubject, load: Load): void {
+    const lack = isKnown(load.host) ? this.#lack(needOf(subject), load) : null;
+    if (lack !== null)
+      this.warnings.push(`${subject.title} is on ${load.host.name} although it ${lack}`);
+    for (const service of subject.services) {
+      // Two of them that want one port: who comes first by name has it, the other is told.
+      const clash = this.#clash(service, load);
+      if (clash === null) this.#put(service, exclusiveSlot, load);
+      else {
+        const perHost = [{ host: load.host.name, reason: clash }];
+        this.unplaceable.push({ service: service.name, slot: exclusiveSlot, perHost });
+      }
+    }
+  }
+
   place(open: OpenSlot): void {
+    if (open.subject !== undefined) {
+      this.#placeTogether(open.subject, open.from);
+      return;
+    }
     const load = open.host === null ? this.#best(open.service) : this.#bound(open);
     if (load !== null) {
       this.#put(open.service, open.slot, load);
@@ -290,7 +409,7 @@ class Board {
   }
 
   /** Room that is missing: need X, have Y. */
-  #lack(service: Service, load: Load): string | null {
+  #lack(service: Pick<Service, 'resources'>, load: Load): string | null {
     const { cpu, memoryBytes } = service.resources;
     if (memoryBytes !== undefined && load.memoryBytes + memoryBytes > load.memoryBytesMax) {
       return `needs ${mib(memoryBytes)} of memory, has ${mib(Math.max(0, load.memoryBytesMax - load.memoryBytes))} left`;
@@ -390,8 +509,11 @@ function ownOf(load: Load, service: string): number {
 }
 
 /** Large things first: they have the least choice. */
-function weightOf(service: Service): number {
-  return (service.resources.memoryBytes ?? 0) + (service.resources.cpu ?? 0) * 2 ** 30;
+function weightOf({ service, subject }: OpenSlot): number {
+  return (subject?.services ?? [service]).reduce(
+    (sum, { resources }) => sum + (resources.memoryBytes ?? 0) + (resources.cpu ?? 0) * 2 ** 30,
+    0,
+  );
 }
 
 /** '2' before '10'; per-host slots as text. */
@@ -417,6 +539,15 @@ function roleWarnings(inputs: PlanInputs): string[] {
       ? []
       : [`role ${role.name} wants ${role.minHosts} hosts and has ${count}`];
   });
+}
+
+/** Of all that shares a lease. */
+function needOf({ services }: LeaseSubject): Pick<Service, 'resources'> {
+  const sum = (field: 'cpu' | 'memoryBytes'): { [P in typeof field]?: number } => {
+    const needs = services.flatMap(({ resources }) => resources[field] ?? []);
+    return needs.length === 0 ? {} : { [field]: needs.reduce((total, need) => total + need, 0) };
+  };
+  return { resources: { ...sum('cpu'), ...sum('memoryBytes') } };
 }
 
 function mib(bytes: number): string {

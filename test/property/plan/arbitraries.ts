@@ -217,7 +217,9 @@ const bond: fc.Arbitrary<Bond> = fc.oneof(
 
 function bonded(service: ServiceSpec, how: Bond, storage: readonly StorageSpec[]): ServiceSpec {
   if (how.kind === 'none') return service;
-  const { count: _count, placement: _placement, ...rest } = service;
+  const { count: _count, placement: _placement, ...others } = service;
+  // Those that share a lease share a host.
+  const rest = { ...others, ports: (service.ports ?? []).map(({ host: _, ...port }) => port) };
   if (how.kind === 'alone')
     return { ...rest, isExclusive: true, lease: how.lease, placement: how.placement };
   const followed = storage.find((one) => one.name === how.name);

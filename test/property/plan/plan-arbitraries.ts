@@ -2,7 +2,16 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import type { HostId, ObjectId } from '../../../crdt/ids.ts';
-import type { Placement, Plan, PlanHost, PlanInputs, Role, Service } from '../../../crdt/model.ts';
+import type {
+  Placement,
+  Plan,
+  PlanHost,
+  PlanInputs,
+  Role,
+  Service,
+  Storage,
+} from '../../../crdt/model.ts';
+import { leaseNameOfService, leaseSubjects } from '../../../daemon/plan/leases.ts';
 import { serviceFromLeaves, serviceToLeaves } from '../../../crdt/service-leaves.ts';
 import type { ServiceSpec } from '../../../crdt/service-leaves.ts';
 
@@ -97,6 +106,64 @@ const service = (n: number): fc.Arbitrary<Service> =>
     })
     .map((spec) => serviceOf(n, JSON.parse(JSON.stringify(spec)) as Partial<ServiceSpec>));
 
+const placement = fc.constantFrom<Storage['placement']>(
+  { policy: 'spread', where: {} },
+  { policy: 'pack', where: {} },
+  { policy: 'load', where: {} },
+  { policy: 'order', where: {}, hosts: ['h3', 'h1'] },
+  { policy: 'pinned', where: { dc: 'east' }, hosts: ['h0', 'h2', 'h4'] },
+  { policy: 'score', where: {}, key: 'rank' },
+  { policy: 'sticky', where: {} },
+  { policy: 'location', where: {}, key: 'dc' },
+);
+
+export function storageOf(n: number, more: Partial<Storage> = {}): Storage {
+  return {
+    id: serviceId(2_000 + n),
+    name: `d${n}`,
+    source: '',
+    role: 'web',
+    driver: 'local',
+    path: `/srv/d${n}`,
+    isExclusive: true,
+    placement: { policy: 'spread', where: {} },
+    ...more,
+  };
+}
+
+const storage = (n: number): fc.Arbitrary<Storage> =>
+  fc
+    .record({
+      role: fc.constantFrom('web', 'db'),
+      driver: fc.constantFrom('local' as const, 'sync' as const),
+      isExclusive: fc.boolean(),
+      placement,
+    })
+    .map((more) =>
+      storageOf(n, {
+        ...more,
+        driver: more.isExclusive ? more.driver : 'local',
+        placement: more.isExclusive ? more.placement : { policy: 'spread', where: {} },
+      }),
+    );
+
+/** Plain as it was, or exclusive by itself, or bound to storage of its role. */
+function bound(
+  service: Service,
+  how: 'plain' | 'alone' | number,
+  all: readonly Storage[],
+  place: Storage['placement'],
+): Service {
+  if (how === 'plain') return service;
+  const { placement: _, ...rest } = service;
+  const count = { perRole: { min: 1, max: 1 } };
+  if (how === 'alone') return { ...rest, count, placement: place, isExclusive: true };
+  const followed = all.find((one, index) => index >= how && one.role === service.role);
+  return followed === undefined
+    ? service
+    : { ...service, count, placement: { policy: 'spread', where: {} }, follows: followed.name };
+}
+
 /** `previous` is left empty. */
 export const cluster: fc.Arbitrary<PlanInputs> = fc
   .tuple(fc.integer({ min: 0, max: 6 }), fc.integer({ min: 0, max: 6 }))
@@ -105,12 +172,31 @@ export const cluster: fc.Arbitrary<PlanInputs> = fc
       hosts: fc.tuple(...Array.from({ length: hostCount }, (_, n) => host(n))),
       services: fc.tuple(...Array.from({ length: serviceCount }, (_, n) => service(n))),
       dedicated: fc.constantFrom(false, false, true),
+      storage: fc.oneof(fc.constant([]), fc.tuple(storage(0), storage(1))),
+      bonds: fc.array(
+        fc.tuple(
+          fc.constantFrom('plain' as const, 'plain' as const, 'alone' as const, 0, 1),
+          placement,
+        ),
+        {
+          minLength: serviceCount,
+          maxLength: serviceCount,
+        },
+      ),
     }),
   )
-  .map(({ hosts, services, dedicated }) =>
-    inputsOf(services, hosts, {
-      roles: [roleOf('web', { minHosts: 2 }), roleOf('lb', { isDedicated: dedicated })],
-    }),
+  .map(({ hosts, services, dedicated, storage: all, bonds }) =>
+    inputsOf(
+      services.map((one, i) => {
+        const [how, place] = bonds[i] ?? (['plain', one.placement] as const);
+        return bound(one, how, all, place);
+      }),
+      hosts,
+      {
+        roles: [roleOf('web', { minHosts: 2 }), roleOf('lb', { isDedicated: dedicated })],
+        ...(all.length === 0 ? {} : { storage: all }),
+      },
+    ),
   );
 
 export const keyOf = (placement: Placement) => `${placement.service}/${placement.slot}`;
@@ -130,12 +216,16 @@ export function breaches(inputs: PlanInputs, plan: Plan): string[] {
       here.reduce((all, p) => all + of(services.get(p.service) as Service), 0);
     if (fresh.length > 0 && (!one.isAlive || one.isDrained))
       wrong.push(`${one.name} is not alive or drained and got something new`);
+    // What is exclusive goes where its lease may go, full or not.
+    const isExcused = here.some((p) => leaseNameOfService(p.service, inputs) !== null);
     if (
+      !isExcused &&
       fresh.some((p) => services.get(p.service)?.resources.cpu !== undefined) &&
       sum((s) => s.resources.cpu ?? 0) > one.cpu
     )
       wrong.push(`cpu of ${one.name}`);
     if (
+      !isExcused &&
       fresh.some((p) => services.get(p.service)?.resources.memoryBytes !== undefined) &&
       sum((s) => s.resources.memoryBytes ?? 0) > one.memoryBytes
     )
@@ -158,6 +248,15 @@ export function breaches(inputs: PlanInputs, plan: Plan): string[] {
       if (siblings > (s.count.perHost?.max ?? Number.MAX_SAFE_INTEGER))
         wrong.push(`${siblings} of ${s.name} on ${one.name}`);
     }
+  }
+  for (const subject of leaseSubjects(inputs).values()) {
+    const ids = new Set(subject.services.map((one) => one.id));
+    const own = plan.placements.filter((p) => ids.has(p.service));
+    if (own.some((p) => p.slot !== '0')) wrong.push(`${subject.title} has another slot than 0`);
+    if (new Set(own.map((p) => p.host)).size > 1) wrong.push(`${subject.title} is on two hosts`);
+    const names = new Set(plan.unplaceable.map((one) => one.service));
+    const lost = subject.services.filter((one) => !own.some((p) => p.service === one.id));
+    if (lost.some((one) => !names.has(one.name))) wrong.push(`${subject.title} is torn apart`);
   }
   return wrong;
 }

@@ -14,6 +14,11 @@ const shuffled = (inputs: PlanInputs): fc.Arbitrary<PlanInputs> =>
       ),
       roles: fc.shuffledSubarray([...inputs.roles], { minLength: inputs.roles.length }),
       previous: fc.shuffledSubarray([...inputs.previous], { minLength: inputs.previous.length }),
+      ...(inputs.storage === undefined
+        ? {}
+        : {
+            storage: fc.shuffledSubarray([...inputs.storage], { minLength: inputs.storage.length }),
+          }),
     })
     .map((parts) => ({ ...inputs, ...parts }));
 
