@@ -168,7 +168,7 @@ function addStorage(
 
 /** The guard's own word, unless it says again what was found already. */
 function addUnfit(reasons: CandidateReason[], why: string): void {
-  if (/start/i.test(why)) reasons.push({ code: 'start-failed', text: why });
+  if (/did not start/i.test(why)) reasons.push({ code: 'start-failed', text: why });
   else if (reasons.length === 0)
     reasons.push({ code: 'unfit', text: why === '' ? 'it would not' : why });
 }

@@ -5,11 +5,13 @@
 import { z } from 'zod';
 import { compareText } from '../../crdt/codec.ts';
 import { hex } from '../../crdt/ids.ts';
+import type { ObjectId } from '../../crdt/ids.ts';
 import { systemCrypto } from '../crypto.ts';
 import type { LeaseDesired } from '../lease/guard-api.ts';
 import { guardApiVersion } from '../lease/guard-api.ts';
 import { leaseLimits } from '../lease/model.ts';
 import type { NodeApi } from '../node-api.ts';
+import { gateOf } from '../plan/leases.ts';
 import { define, envParam, nodeOf, params } from './common.ts';
 import type { Operation } from './operation.ts';
 import type { HostTools } from './tools.ts';
@@ -70,8 +72,12 @@ export function lockLease(
     mayAcquire: true,
     why: '',
     isFrozen: false,
-    // Gates of services are hex digits only: the letter keeps the two apart.
-    gate: `l${digest.slice(0, gateDigits)}`,
+    // Objects are hex digits only: the letter keeps the two apart.
+    gate: gateOf(
+      node.clusterId.slice(0, 8),
+      `l${digest.slice(0, gateDigits)}` as ObjectId,
+      node.self.host,
+    ),
     traffic: [],
     fence: 'none',
     fenceCommand: [],

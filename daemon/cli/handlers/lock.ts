@@ -26,7 +26,10 @@ const giveBackMsMax = 15_000;
 const lossNewsMs = 1_000;
 const waitingNoteMs = 1_000;
 const outputCharsMax = 16 << 20;
+const askAgainMs = 200;
 const notEntered = 125;
+/** Numbers of commands on the connection: acquisitions count up from it. */
+const releaseId = 1;
 
 /** Enters each of the first `$1` files' groups, then becomes the command. */
 const enterGate =
@@ -58,10 +61,15 @@ class Lock {
   readonly #guard: GuardConnection;
   readonly #onSignal = (signal: NodeJS.Signals) => this.#signalled(signal);
   readonly #reply = Promise.withResolvers<GuardReply>();
+  readonly #released = Promise.withResolvers<void>();
   readonly #interrupted = Promise.withResolvers<null>();
   readonly #lost = Promise.withResolvers<string>();
   #child: ChildProcess | null = null;
   #isGranted = false;
+  #epoch: number | null = null;
+  #askId = releaseId;
+  #deadlineMs = 0;
+  #again: NodeJS.Timeout | null = null;
 
   constructor(run: Run, ticket: LockTicket, guard: GuardConnection) {
     this.#run = run;
@@ -75,8 +83,9 @@ class Lock {
   /** Null: a signal came first. Fails with LEASE_TIMED_OUT and what the guard refuses with. */
   async acquire(waitMs: number): Promise<Granted | null> {
     const { lease, guardApiVersion } = this.#ticket;
-    this.#guard.send({ kind: 'hello', v: guardApiVersion, version, role: 'command' });
-    this.#guard.send({ kind: 'command', id: 1, command: { kind: 'acquire', lease, waitMs } });
+    this.#deadlineMs = performance.now() + waitMs;
+    this.#guard.send({ kind: 'hello', v: guardApiVersion, version });
+    this.#ask(waitMs);
     const note = setTimeout(
       () => this.#run.terminal.note(`waiting for ${lease.title}`),
       waitingNoteMs,
@@ -100,6 +109,7 @@ class Lock {
       if (reply === null || reply.isOk) return reply;
       throw this.#refused(reply, waitMs);
     } finally {
+      if (this.#again !== null) clearTimeout(this.#again);
       clearTimeout(note);
       clearTimeout(timer);
     }
@@ -147,21 +157,48 @@ class Lock {
     for (const signal of passedOn) process.off(signal, this.#onSignal);
     // Without a grant there is nothing to wait for.
     if (!this.#isGranted) return this.#guard.destroy();
-    this.#guard.end();
+    const { name } = this.#ticket.lease;
+    const reason = 'the command has ended';
+    this.#guard.send({
+      kind: 'command',
+      id: releaseId,
+      command: { kind: 'release', name, reason },
+    });
     const timeout = Promise.withResolvers<void>();
     const timer = setTimeout(() => timeout.resolve(), giveBackMsMax);
-    await Promise.race([this.#guard.closed, timeout.promise]);
+    await Promise.race([this.#released.promise, this.#guard.closed, timeout.promise]);
     clearTimeout(timer);
     this.#guard.destroy();
   }
 
   #hear(message: FromGuard): void {
-    if (message.kind === 'reply' && message.id === 1) this.#reply.resolve(message.reply);
+    if (message.kind === 'reply' && message.id === releaseId) this.#released.resolve();
+    else if (message.kind === 'reply') this.#take(message.reply);
     if (message.kind !== 'notice') return;
     const { notice } = message;
     if (notice.kind !== 'closed' || notice.name !== this.#ticket.lease.name) return;
+    // Of another command on this host, which had it before.
+    if (notice.epoch !== this.#epoch) return;
     // Only frozen: the next renewal opens it again.
     if (notice.isKilled) this.#lost.resolve(notice.why === '' ? 'its time ran out' : notice.why);
+  }
+
+  #ask(waitMs: number): void {
+    const { lease } = this.#ticket;
+    this.#askId += 1;
+    const command = { kind: 'acquire', lease, waitMs } as const;
+    this.#guard.send({ kind: 'command', id: this.#askId, command });
+  }
+
+  /** Another command of this very host has it: the guard says so at once, and is asked again. */
+  #take(reply: GuardReply): void {
+    const leftMs = this.#deadlineMs - performance.now();
+    if (reply.isOk) this.#epoch = reply.epoch ?? 0;
+    if (reply.isOk || reply.code !== 'LEASE_BUSY' || leftMs <= askAgainMs) {
+      this.#reply.resolve(reply);
+      return;
+    }
+    this.#again = setTimeout(() => this.#ask(Math.round(leftMs - askAgainMs)), askAgainMs);
   }
 
   #signalled(signal: NodeJS.Signals): void {

@@ -248,6 +248,7 @@ export class FakeNode implements NodeApi {
       env: this.env,
       roles: [...view.roles.values()],
       services: [...view.services.values()],
+      storage: [...view.storage.values()],
       hosts: this.hosts()
         .filter((host) => host.liveness !== 'left')
         .map(({ id, name, roles, meta, liveness, isDrained }) => ({
