@@ -15,6 +15,8 @@ import { TokenTable } from './api/tokens.ts';
 import { defaultConfig } from './config.ts';
 import { ClusterError } from './errors.ts';
 import { makeHostTools } from './host-tools.ts';
+import { leaseRootOf, Leases } from './leases.ts';
+import type { GuardOptions } from './leases.ts';
 import { Member } from './member.ts';
 import { membershipFile, readMembership, writeMembership } from './membership-file.ts';
 import type { Membership } from './membership-file.ts';
@@ -38,6 +40,8 @@ import type {
 import { createRemoteCaller, serveRemoteCalls } from './operations/remote.ts';
 import { allOperations } from './operations/all-operations.ts';
 import type { Paths } from './paths.ts';
+import { noLeases } from './plan/planning.ts';
+import type { PlanningLeases } from './plan/planning.ts';
 import type { Clock, Log, Random } from './ports.ts';
 import { BlobStore } from './store/blobs.ts';
 import { writeFileDurablySync } from './store/durable.ts';
@@ -63,6 +67,7 @@ export interface DaemonOptions {
   readonly advertise: string | null;
   readonly api: { readonly address: string; readonly port: number };
   readonly hostsFile: string | null;
+  readonly guard: GuardOptions;
 }
 
 /** `init` and `join` answer when the host is ready, or after this: an engine may hang. */
@@ -80,6 +85,7 @@ export class Daemon implements Lifecycle {
   #blobs: BlobTransfer | null = null;
   #member: Member | null = null;
   #workload: Workload | null = null;
+  #leases: Leases | null = null;
   #remote: RemoteCaller | null = null;
   readonly #bundle: BundleSource;
   #apiPort = 0;
@@ -210,6 +216,10 @@ export class Daemon implements Lifecycle {
         todo: 'connect it again, or use --force and `trellis host remove` it elsewhere',
       });
     }
+    // While it is a member: its guard needs the others to give up what it holds, and its vote.
+    const kept =
+      (await this.#leases?.leave(control.signal, (text) => control.progress(text))) ?? [];
+    for (const what of kept) control.progress(`not given up: ${what}`);
     control.progress('telling the others');
     const toldPeers = await member.depart();
     control.progress('removing what Trellis owns on this host');
@@ -278,6 +288,9 @@ export class Daemon implements Lifecycle {
     const member = await this.#makeMember(membership, mended);
     this.#member = member;
     await member.start();
+    const leases = this.#makeLeases(member);
+    this.#leases = leases;
+    leases.start();
     const certificate = await member.certificate.start();
     this.#apiPort = await this.#api.openHttps({ ...this.#options.api, certificate });
     this.#blobs = this.#makeBlobs(member);
@@ -287,6 +300,7 @@ export class Daemon implements Lifecycle {
       member,
       store: this.#store,
       blobs: this.#blobs,
+      leases,
       config: defaultConfig,
       clock,
       random,
@@ -312,6 +326,7 @@ export class Daemon implements Lifecycle {
         version,
         hints: membership.hints,
         mended,
+        leases: this.#planningLeases(),
         apiPort: () => this.#apiPort,
         onJoinAttempt: (attempt) => this.#auditJoin(attempt),
         onCertificate: (certificate) => this.#api.setCertificate(certificate),
@@ -337,10 +352,38 @@ export class Daemon implements Lifecycle {
     return member;
   }
 
+  #makeLeases(member: Member): Leases {
+    const { paths, clock, random, log, version, guard } = this.#options;
+    return new Leases({
+      member,
+      stateDir: paths.state,
+      runDir: paths.run,
+      hostKeys: this.#store.identity.keyPair,
+      guard,
+      version,
+      clock,
+      random,
+      log,
+    });
+  }
+
+  /** The node is there before its leases are, and asks them at every look. */
+  #planningLeases(): PlanningLeases {
+    const now = (): PlanningLeases => this.#leases ?? noLeases;
+    return {
+      held: () => now().held(),
+      holders: () => now().holders(),
+      plannerLease: () => now().plannerLease(),
+      leaseRoot: leaseRootOf(this.#options.paths.run),
+    };
+  }
+
   async #takeDown(): Promise<void> {
     await this.#workload?.stop();
+    await this.#leases?.stop();
     await this.#member?.stop();
     this.#workload = null;
+    this.#leases = null;
     this.#member = null;
     this.#remote = null;
     this.#blobs = null;
@@ -354,6 +397,8 @@ export class Daemon implements Lifecycle {
     await this.#api.closeHttps();
     this.#apiPort = 0;
     rmSync(joinPath(this.#store.stateDir, membershipFile), { force: true });
+    await this.#workload?.stop();
+    await this.#leases?.purge();
     await this.#takeDown();
     this.#audit.close();
     await this.#store.close();
@@ -413,6 +458,7 @@ export class Daemon implements Lifecycle {
       operations,
       host: {
         node: () => this.#memberNow()?.node ?? null,
+        leases: () => this.#leases?.link ?? null,
         runtime: () => this.#workload?.runtime ?? null,
         blobs: () => this.#requireBlobs(),
         remote: () => this.#remote,

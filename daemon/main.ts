@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { systemClock } from './clock.ts';
 import { Daemon } from './daemon.ts';
 import { asClusterError, ClusterError, errorTable } from './errors.ts';
+import { leasePortDefault } from './lease/guard-start.ts';
 import { createLog } from './logger.ts';
 import { resolvePaths } from './paths.ts';
 import { systemRandom } from './random.ts';
@@ -17,12 +18,14 @@ const usage = `trellis daemon: runs the daemon of this host in the foreground
   --listen MULTIADDR   where peers connect (default /ip4/0.0.0.0/tcp/7440; may be repeated)
   --advertise IP       address given to peers (default: the first usable one)
   --api ADDR:PORT      HTTPS API (default 0.0.0.0:8443)
+  --lease-listen A:P   where guards of leases connect (default 0.0.0.0:7441; port 0: any)
+  --no-guard           starts no guard of leases: somebody else does, or nothing exclusive runs here
   --no-hosts-file      leaves /etc/hosts alone (names then work in containers only)
   --auto-init          makes a cluster of one when this host belongs to none
   --log-level LEVEL    debug, info, warn or error (default info)
   --version            prints the version and exits
 
-Environment: TRELLIS_STATE, TRELLIS_RUN, TRELLIS_SOCKET, DOCKER_HOST.`;
+Environment: TRELLIS_STATE, TRELLIS_RUN, TRELLIS_SOCKET, TRELLIS_NO_GUARD, DOCKER_HOST.`;
 
 async function main(argv: readonly string[]): Promise<void> {
   const { values } = parse(argv);
@@ -41,7 +44,11 @@ async function main(argv: readonly string[]): Promise<void> {
     log,
     listen: values.listen ?? ['/ip4/0.0.0.0/tcp/7440'],
     advertise: values.advertise ?? null,
-    api: parseApi(values.api),
+    api: parseListen('--api', values.api),
+    guard: {
+      listen: leaseListen(values['lease-listen']),
+      maySpawn: values['no-guard'] !== true && (process.env['TRELLIS_NO_GUARD'] ?? '') === '',
+    },
     hostsFile: values['no-hosts-file'] === true ? null : '/etc/hosts',
   });
   stopOnSignals(daemon, log);
@@ -64,6 +71,8 @@ function parse(argv: readonly string[]) {
         listen: { type: 'string', multiple: true },
         advertise: { type: 'string' },
         api: { type: 'string', default: '0.0.0.0:8443' },
+        'lease-listen': { type: 'string', default: `0.0.0.0:${leasePortDefault}` },
+        'no-guard': { type: 'boolean' },
         'no-hosts-file': { type: 'boolean' },
         'auto-init': { type: 'boolean' },
         'log-level': { type: 'string', default: 'info' },
@@ -88,12 +97,17 @@ function logLevel(text: string): 'debug' | 'info' | 'warn' | 'error' {
   });
 }
 
-function parseApi(text: string): { address: string; port: number } {
+function leaseListen(text: string): string {
+  const { address, port } = parseListen('--lease-listen', text);
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+function parseListen(option: string, text: string): { address: string; port: number } {
   const match = /^(?:\[([0-9a-f:]+)\]|([^:]*)):(\d{1,5})$/.exec(text);
   const port = Number(match?.[3]);
   if (match === null || port > 65_535) {
     throw new ClusterError('USAGE', {
-      reason: `--api ${text} is not ADDRESS:PORT`,
+      reason: `${option} ${text} is not ADDRESS:PORT`,
       command: 'daemon',
     });
   }

@@ -16,6 +16,7 @@ import { Gateway } from './net/gateway.ts';
 import { lastAddressOf } from './last-address.ts';
 import { localAddresses, watchLocalAddresses } from './net/local-addresses.ts';
 import type { PeerNetwork } from './net/peer-network.ts';
+import type { PlanningLeases } from './plan/planning.ts';
 import { TrellisNode } from './node.ts';
 import type { EditSession } from './node-api.ts';
 import type { ClusterAccess, LoginRequest } from './operations/lifecycle.ts';
@@ -51,6 +52,7 @@ export interface MemberOptions {
   readonly hints: readonly PeerHint[];
   /** Names of small files that came back from their copies; reported. */
   readonly mended: string[];
+  readonly leases: PlanningLeases;
   apiPort(): number;
   onJoinAttempt(attempt: JoinAttempt): void;
   onCertificate(certificate: Certificate): void;
@@ -327,6 +329,7 @@ export class Member implements ClusterAccess {
         retire: (session) => this.#logins.retire(session),
       },
       hasGateway: () => this.#gateway.answers(),
+      leases: this.#options.leases,
       onDead: (node) => this.network.disconnect(node, 'dead'),
     });
   }

@@ -396,6 +396,11 @@ export class TrellisNode implements NodeApi {
     return (this.#options.leases ?? noLeases).holders();
   }
 
+  /** What `NodeOptions.leases` says has changed. */
+  leasesChanged(): void {
+    this.#changed();
+  }
+
   /** What the plugins of this host shall bring about; null while nothing was ever committed. */
   desiredView(advertise: string): DesiredView | null {
     return this.#planning.view(advertise, this.#nowMs());

@@ -17,6 +17,7 @@ import { ClusterError } from './errors.ts';
 import type { Member } from './member.ts';
 import type { MemberInfo } from './node-api.ts';
 import type { Config } from './config.ts';
+import type { Leases } from './leases.ts';
 import type { Clock, Log, Random, Timer } from './ports.ts';
 import { PluginHost } from './reconcile/plugin-host.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
@@ -26,6 +27,7 @@ export interface WorkloadOptions {
   readonly member: Member;
   readonly store: Store;
   readonly blobs: BlobTransfer;
+  readonly leases: Leases;
   readonly config: Config;
   readonly clock: Clock;
   readonly random: Random;
@@ -121,6 +123,11 @@ export class Workload {
       onOutcome: (plugin, outcome) => this.#onOutcome(plugin, outcome),
     });
     this.#stopListening = member.node.onChange(() => this.#lookAgain());
+    this.#options.leases.attach({
+      control: this.#docker?.exclusive ?? null,
+      storage: null,
+      requestReconcile: () => this.#reconciler?.request(dockerName),
+    });
     this.#reconciler.request();
     this.#scheduleCollection();
     this.#lookForSight();
@@ -254,6 +261,7 @@ export class Workload {
         failure: failure.code,
         reason: failure.message,
       });
+    if (plugin === dockerName) this.#options.leases.onDockerOutcome(outcome);
     if (this.#reconciler?.hasRun() === true) member.markReady();
     const plan = this.#reconciler?.settledPlan() ?? member.hostFact?.plan ?? null;
     member.publishHost({ plan, isBusy: this.#reconciler?.isBusy() === true });

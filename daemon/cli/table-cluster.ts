@@ -47,6 +47,8 @@ export const clusterCommands: readonly Command[] = [
       { name: 'listen', kind: 'strings', value: '/ip4/…/tcp/P', summary: 'peers connect here' },
       { name: 'advertise', kind: 'string', value: 'IP', summary: 'where members reach this host' },
       { name: 'api', kind: 'string', value: 'ADDR:PORT', summary: 'HTTPS API' },
+      { name: 'lease-listen', kind: 'string', value: 'ADDR:PORT', summary: 'guards of leases' },
+      { name: 'no-guard', kind: 'boolean', summary: 'start no guard of leases' },
       { name: 'no-hosts-file', kind: 'boolean', summary: 'leave /etc/hosts alone' },
       {
         name: 'auto-init',

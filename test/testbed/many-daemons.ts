@@ -46,7 +46,7 @@ export class LightDaemon {
     const listen = ['--listen', `/ip4/${this.#host.ip}/tcp/${this.peerPort}`];
     const api = ['--api', `${this.#host.ip}:${this.apiPort}`, '--advertise', this.#host.ip];
     this.#process = await this.#host.spawn(
-      ['trellis', 'daemon', ...listen, ...api, '--no-hosts-file'],
+      ['trellis', 'daemon', ...listen, ...api, '--no-hosts-file', '--no-guard'],
       {
         env: this.#env,
         label: this.name,

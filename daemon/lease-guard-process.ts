@@ -1,0 +1,70 @@
+/**
+ * Starting the guard. It is a process of its own session, so that nothing that happens to the daemon reaches it, and it is
+ * never stopped with the daemon: what it holds goes on being held.
+ */
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { guardArguments, guardRunFiles } from './lease/guard-start.ts';
+import type { GuardStart } from './lease/guard-start.ts';
+import type { Log } from './ports.ts';
+import { privateDirMode, privateFileMode } from './store/durable.ts';
+
+/** Where the service manager would start one by itself, for the daemon that uses the default directories. */
+const unitFiles = [
+  '/etc/systemd/system/trellis-guard.service',
+  '/usr/lib/systemd/system/trellis-guard.service',
+];
+const unitRunDir = '/run/trellis/guard';
+
+/** systemd runs here and starts the guard by its own unit: then it is not ours to start. */
+export function isGuardOfServiceManager(start: GuardStart): boolean {
+  return (
+    start.runDir === unitRunDir && existsSync('/run/systemd/system') && unitFiles.some(existsSync)
+  );
+}
+
+/** False in a tree or bundle that has none. */
+export function hasGuardProgram(): boolean {
+  return existsSync(guardProgram());
+}
+
+/** Returns its process id; null when it could not be started. It may still end at once: its socket says whether it lives. */
+export function startGuard(start: GuardStart, log: Log): number | null {
+  mkdirSync(start.runDir, { recursive: true, mode: privateDirMode });
+  const output = openSync(join(start.runDir, guardRunFiles.log), 'a', privateFileMode);
+  try {
+    // The young generation as small as the daemon's: the guard's budget is 45 MB.
+    const argv = ['--max-semi-space-size=1', guardProgram(), ...guardArguments(start)];
+    const child = spawn(process.execPath, argv, {
+      // A session of its own: no terminal's ^C and no end of the daemon's session reaches it.
+      detached: true,
+      cwd: '/',
+      stdio: ['ignore', output, output],
+      env: guardEnvironment(),
+    });
+    child.once('error', (error) => log.error('guard.not-started', { error: error.message }));
+    child.unref();
+    return child.pid ?? null;
+  } finally {
+    closeSync(output);
+  }
+}
+
+/** Beside the daemon's single file in a bundle, from the sources in development. */
+function guardProgram(): string {
+  const here = import.meta.filename;
+  return here.endsWith('.ts')
+    ? join(dirname(here), 'lease', 'guard', 'main.ts')
+    : join(dirname(here), 'guard.mjs');
+}
+
+function guardEnvironment(): NodeJS.ProcessEnv {
+  const kept = ['PATH', 'TRELLIS_BOOT_ID_PATH', 'DOCKER_HOST', 'NODE_COMPILE_CACHE'];
+  return Object.fromEntries(
+    kept.flatMap((name) => {
+      const value = process.env[name];
+      return value === undefined ? [] : [[name, value] as const];
+    }),
+  );
+}

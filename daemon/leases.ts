@@ -1,0 +1,557 @@
+/**
+ * The leases of this host, as its daemon sees them: tells the guard what is wanted whenever that changes, publishes what
+ * the guard says, and gives planning and plugins what follows from it. Lives while the host is a member.
+ *
+ * The guard decides and fences; all that the daemon adds is knowledge of the cluster, and the work on containers.
+ */
+import { existsSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { HostId } from '../crdt/ids.ts';
+import type { ReconcileOutcome } from '../plugins/api.ts';
+import type { ExclusiveControl } from '../plugins/docker/exclusive.ts';
+import { guardDesired, leaseOutlooks } from './lease-desired.ts';
+import type { LeaseDesiredInput, LeaseOutlook } from './lease-desired.ts';
+import { holdersOf, isHeld, leaseFactOf, leaseTopic, readLeaseFact } from './lease-facts.ts';
+import { ensureLeaseIdentity } from './lease-identity.ts';
+import { gatherLeaseInput, leaseFactsOf } from './lease-input.ts';
+import { LeaseLink } from './lease-link.ts';
+import { LeaseMoves } from './lease-moves.ts';
+import { LeaseProbes } from './lease-probes.ts';
+import { LeaseWorkload } from './lease-workload.ts';
+import type { StorageControl } from './lease-workload.ts';
+import type { GuardNotice, GuardStatus } from './lease/guard-api.ts';
+import { guardRunFiles } from './lease/guard-start.ts';
+import type { Epoch, LeaseName } from './lease/model.ts';
+import type { Member } from './member.ts';
+import { plannerLeaseOf } from './plan/leases.ts';
+import type { Holder } from './plan/leases.ts';
+import type { PlanningLeases } from './plan/planning.ts';
+import type { Clock, KeyPair, Log, Random, Timer } from './ports.ts';
+import { writeFileDurablySync } from './store/durable.ts';
+
+/** How the guard of this daemon is run. */
+export interface GuardOptions {
+  /** 'ADDRESS:PORT'; port 0: any. */
+  readonly listen: string;
+  /** False: it is started by somebody else, or there is none. */
+  readonly maySpawn: boolean;
+}
+
+export interface LeasesOptions {
+  readonly member: Member;
+  readonly stateDir: string;
+  readonly runDir: string;
+  readonly hostKeys: KeyPair;
+  readonly guard: GuardOptions;
+  readonly version: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** Changes within this time are told together. */
+const refreshDelayMs = 20;
+/** Things that only time changes, while something is held. */
+const tickMs = 1_000;
+/** Before the plugins have looked at this host it would say that it is ready for nothing; not longer than this. */
+const firstPushMsMax = 5_000;
+/** What the guard said last is still published for so long when it is not heard: it is most likely being restarted. */
+const factGraceMs = 5_000;
+/** A service that did not come up here is tried here again after this. */
+export const startFailureMs = 15 * 60_000;
+const startFailuresMax = 4_096;
+
+interface StartFailure {
+  readonly epoch: Epoch;
+  readonly why: string;
+  /** Of the instance: another one is tried at once. */
+  readonly item: string;
+  readonly spec: string;
+  readonly untilMs: number;
+}
+
+export class Leases implements PlanningLeases {
+  readonly leaseRoot: string;
+  readonly link: LeaseLink;
+  readonly workload: LeaseWorkload;
+  readonly #options: LeasesOptions;
+  readonly #probes: LeaseProbes;
+  readonly #moves = new LeaseMoves();
+  readonly #startFailures = new Map<LeaseName, StartFailure>();
+  #requestReconcile: () => void = () => {};
+  #refreshTimer: Timer | null = null;
+  #tickTimer: Timer | null = null;
+  #stopListening: () => void = () => {};
+  #lastStatus: GuardStatus | null = null;
+  #lastPort = 0;
+  #lostAtMs: number | null = null;
+  #startedAtMs = 0;
+  #hasLooked = false;
+  #isFounded: boolean;
+  #isLeaving = false;
+  #isStopped = false;
+  #wasStartable = '';
+
+  constructor(options: LeasesOptions) {
+    const { member, stateDir, runDir, clock, log, guard, version } = options;
+    this.#options = options;
+    this.leaseRoot = leaseRootOf(runDir);
+    this.#isFounded = existsSync(join(stateDir, foundedFile));
+    this.link = new LeaseLink({
+      start: {
+        stateDir: join(stateDir, 'lease'),
+        runDir: join(runDir, 'guard'),
+        listen: guard.listen,
+      },
+      maySpawn: guard.maySpawn,
+      version,
+      hostName: () => member.hostName(),
+      clock,
+      log,
+      facts: () => this.#facts(),
+      onNotice: (notice) => this.#onNotice(notice),
+    });
+    this.workload = new LeaseWorkload({
+      clock,
+      log,
+      guard: this.link,
+      gates: () => this.link.gates(),
+      onGates: () => this.#gatesChanged(),
+      requestReconcile: () => this.#requestReconcile(),
+    });
+    this.#probes = new LeaseProbes({
+      stateDir,
+      clock,
+      log,
+      engine: () => member.hostFact?.engine ?? 'absent',
+      isNeeded: () => this.workload.startable().size > 0,
+      onChange: () => this.refresh(),
+    });
+  }
+
+  /** Makes key and certificate when they are missing, finds the guard or starts it. Throws DISK_FULL. */
+  start(): void {
+    const { member, stateDir, hostKeys, random, clock } = this.#options;
+    const { clusterId, self } = member.node;
+    ensureLeaseIdentity(join(stateDir, 'lease'), { clusterId, host: self.host, hostKeys }, random);
+    this.#startedAtMs = clock.monotonicMs();
+    const unsubscribe = [
+      member.node.onChange(() => this.refresh()),
+      this.link.onChange(() => this.#onStatus()),
+    ];
+    this.#stopListening = () => unsubscribe.forEach((stop) => stop());
+    this.link.start();
+    this.#probes.start();
+    this.#tick();
+  }
+
+  /** Plugins run from now on, and are told of gates. */
+  attach(parts: {
+    readonly control: ExclusiveControl | null;
+    readonly storage: StorageControl | null;
+    requestReconcile(): void;
+  }): void {
+    this.#requestReconcile = () => parts.requestReconcile();
+    this.workload.attach(parts.control, parts.storage);
+  }
+
+  /** The guard goes on, unless nobody needs it: a lone host with nothing exclusive. */
+  async stop(): Promise<void> {
+    if (this.#isStopped) return;
+    if (this.#isNeedless()) await this.#exitGuard(false);
+    this.#end();
+    await this.link.stop();
+  }
+
+  // ---- PlanningLeases ---------------------------------------------------------------------------------------------
+
+  held(): ReadonlyMap<LeaseName, Epoch> {
+    return this.workload.startable();
+  }
+
+  holders(): ReadonlyMap<LeaseName, Holder> {
+    return holdersOf(leaseFactsOf(this.#options.member.node));
+  }
+
+  plannerLease(): Epoch | null {
+    const name = plannerLeaseOf(this.#options.member.node.env);
+    const lease = this.link.status()?.leases.find((one) => one.name === name);
+    return lease?.state === 'active' ? lease.epoch : null;
+  }
+
+  // ---- What happens -----------------------------------------------------------------------------------------------
+
+  /** Of the docker plugin: what did not come up under its lease, and that it has looked at this host at all. */
+  onDockerOutcome(outcome: ReconcileOutcome): void {
+    this.#hasLooked = true;
+    for (const { code, details } of outcome.failures) {
+      if (code !== 'START_FAILED') continue;
+      const { lease, epoch, reason, spec, item } = (details ?? {}) as Record<string, unknown>;
+      if (typeof lease === 'string' && typeof epoch === 'number')
+        this.#startFailed(lease, {
+          epoch,
+          why: String(reason),
+          spec: String(spec),
+          item: String(item),
+        });
+    }
+    this.refresh();
+  }
+
+  /** Something may have changed that the guard or others should hear of. Coalesced. */
+  refresh(): void {
+    if (this.#isStopped) return;
+    this.#refreshTimer ??= this.#options.clock.setTimer(refreshDelayMs, () => {
+      this.#refreshTimer = null;
+      this.#refresh();
+    });
+  }
+
+  /**
+   * Before this host leaves: gives up what it holds, in order, and its vote. Returns what could not be done, for people.
+   */
+  async leave(signal: AbortSignal, progress: (text: string) => void): Promise<readonly string[]> {
+    if (this.link.guard === null) return [];
+    this.#isLeaving = true;
+    this.#refresh();
+    const planner = plannerLeaseOf(this.#options.member.node.env);
+    const held = (): string[] =>
+      (this.link.status()?.leases ?? []).filter(isHeld).map(({ name }) => name);
+    const work = held().filter((name) => name !== planner);
+    if (work.length > 0) progress('stopping exclusive work and giving up its leases');
+    const failed = await Promise.all(work.map((name) => this.#release(name, signal)));
+    const left = failed.filter((why) => why !== null);
+    if (this.#isVoter() && this.#others().length > 0) {
+      progress('handing over its vote');
+      if (!(await this.#until(() => !this.#isVoter(), leaveVoteMsMax, signal)))
+        left.push('its vote could not be handed over; `trellis env show` says what is lost');
+    }
+    if (held().includes(planner)) await this.#release(planner, signal);
+    return left;
+  }
+
+  /** Ends the guard and removes its files: this host belongs to nobody any more. Never rejects. */
+  async purge(): Promise<void> {
+    await this.#exitGuard(true);
+    this.#end();
+    await this.link.stop();
+    const { stateDir, runDir } = this.#options;
+    for (const path of [
+      join(stateDir, 'lease'),
+      join(stateDir, foundedFile),
+      join(runDir, 'guard'),
+    ])
+      rmSync(path, { recursive: true, force: true });
+  }
+
+  // ---- Inside -----------------------------------------------------------------------------------------------------
+
+  #end(): void {
+    this.#isStopped = true;
+    this.#stopListening();
+    this.#probes.stop();
+    this.workload.stop();
+    for (const timer of [this.#refreshTimer, this.#tickTimer]) timer?.cancel();
+  }
+
+  #tick(): void {
+    this.#tickTimer = this.#options.clock.setTimer(tickMs, () => {
+      const isBusy = (this.link.status()?.leases ?? []).some(isHeld) || this.#lostAtMs !== null;
+      if (isBusy || this.#startFailures.size > 0 || !this.#hasLooked) this.refresh();
+      this.#tick();
+    });
+  }
+
+  #onStatus(): void {
+    const status = this.link.status();
+    const { clock, stateDir, log } = this.#options;
+    if (status === null) this.#lostAtMs ??= clock.monotonicMs();
+    else {
+      this.#lostAtMs = null;
+      this.#lastStatus = status;
+      this.#lastPort = this.link.leasePort;
+    }
+    if (status?.chosen != null && !this.#isFounded) {
+      this.#isFounded = true;
+      try {
+        writeFileDurablySync(join(stateDir, foundedFile), Buffer.from('1\n'));
+      } catch (error) {
+        // The guard remembers as well; this is for the day on which its directory is lost.
+        log.warn('lease.not-marked', { error: String(error) });
+      }
+    }
+    this.workload.gatesChanged();
+    this.#gatesChanged();
+  }
+
+  /** Views depend on what may be started here. */
+  #gatesChanged(): void {
+    const key = JSON.stringify([...this.workload.startable(), this.plannerLease()]);
+    if (key !== this.#wasStartable) {
+      this.#wasStartable = key;
+      this.#options.member.node.leasesChanged();
+    }
+    this.refresh();
+  }
+
+  #onNotice(notice: GuardNotice): void {
+    const { member } = this.#options;
+    if (notice.kind === 'event') {
+      const { event, severity, text, name } = notice;
+      member.node.emit({
+        kind: event,
+        severity,
+        text,
+        ...(name === null ? {} : { details: { lease: name } }),
+      });
+    } else this.workload.onNotice(notice);
+  }
+
+  #refresh(): void {
+    const { member, clock } = this.#options;
+    if (this.#isStopped) return;
+    this.#publish();
+    const known = this.#input();
+    const outlooks = leaseOutlooks(known);
+    const input = { ...known, unready: this.#unready(outlooks) };
+    const isEarly = clock.monotonicMs() < this.#startedAtMs + firstPushMsMax;
+    if (!this.#hasLooked && isEarly) return;
+    this.link.push(guardDesired(input, outlooks));
+    this.#move(input, outlooks);
+    if (this.#lastStatus !== null && member.node.env !== this.#lastStatus.env)
+      this.#options.log.warn('lease.other-environment', { env: this.#lastStatus.env });
+  }
+
+  #input(): LeaseDesiredInput {
+    const { member } = this.#options;
+    return gatherLeaseInput(member.node, {
+      status: this.link.status(),
+      isFounded: this.#isFounded,
+      votersWanted: this.#votersWanted(),
+      engine: member.hostFact?.engine ?? 'absent',
+      startFailures: this.#currentStartFailures(),
+      unready: new Map(),
+      failingProbes: this.#probes.failing(),
+      isLeaving: this.#isLeaving,
+    });
+  }
+
+  /** A lease that is taken before its container can be started is held for nothing. */
+  #unready(outlooks: readonly LeaseOutlook[]): ReadonlyMap<LeaseName, string> {
+    const unready = new Map<LeaseName, string>();
+    for (const { subject, candidates } of outlooks) {
+      const isCandidate = candidates.hosts.includes(this.#options.member.node.self.host);
+      if (!isCandidate || !subject.services.some(({ isEnabled }) => isEnabled)) continue;
+      const why = this.workload.unpreparedReason(subject.lease);
+      if (why !== null) unready.set(subject.lease, why);
+    }
+    return unready;
+  }
+
+  #votersWanted(): readonly HostId[] | null {
+    return this.#options.member.node.envView().voters;
+  }
+
+  #publish(): void {
+    const { clock, member } = this.#options;
+    const isLost = this.#lostAtMs !== null && clock.monotonicMs() - this.#lostAtMs >= factGraceMs;
+    const status = isLost ? null : this.#lastStatus;
+    const { self } = member.node;
+    member.node.publishFact(
+      leaseTopic,
+      leaseFactOf(status, status === null ? 0 : this.#lastPort, self.host),
+    );
+  }
+
+  // ---- Starts that failed -----------------------------------------------------------------------------------------
+
+  #startFailed(
+    lease: LeaseName,
+    failure: { epoch: Epoch; why: string; spec: string; item: string },
+  ): void {
+    const { clock, log, member } = this.#options;
+    if (this.#startFailures.get(lease)?.epoch === failure.epoch) return;
+    const untilMs = clock.monotonicMs() + startFailureMs;
+    if (this.#startFailures.size >= startFailuresMax) this.#startFailures.clear();
+    this.#startFailures.set(lease, { ...failure, untilMs });
+    const { epoch, why, item } = failure;
+    log.warn('lease.start-failed', { lease, epoch, why });
+    member.node.emit({
+      kind: 'lease.start-failed',
+      severity: 'alarm',
+      text: `${item} did not start here under epoch ${epoch}: ${why}`,
+      details: { lease },
+    });
+    // Not to be taken again before it is given up.
+    this.#refresh();
+    this.#tell({ kind: 'start-failed', name: lease, epoch, why });
+  }
+
+  /** Without those whose time is over or whose service was changed since. */
+  #currentStartFailures(): ReadonlyMap<LeaseName, string> {
+    if (this.#startFailures.size === 0) return new Map();
+    const { member, clock } = this.#options;
+    const instances = member.node.desiredView(member.advertise())?.instances ?? [];
+    const specs = new Map(instances.map(({ instance, spec }) => [instance, spec]));
+    for (const [lease, { item, spec, untilMs }] of this.#startFailures) {
+      const isChanged = specs.has(item) && specs.get(item) !== spec;
+      if (clock.monotonicMs() >= untilMs || isChanged) this.#startFailures.delete(lease);
+    }
+    return new Map([...this.#startFailures].map(([lease, { why }]) => [lease, why]));
+  }
+
+  // ---- Moves ------------------------------------------------------------------------------------------------------
+
+  #move(input: LeaseDesiredInput, outlooks: readonly LeaseOutlook[]): void {
+    const status = this.link.status();
+    if (status === null || this.#isLeaving) return;
+    const active = status.leases.filter(({ state }) => state === 'active').map(({ name }) => name);
+    const facts = new Map(input.leaseFacts.map(({ host, fact }) => [host, fact]));
+    const alive = new Set(
+      input.hosts.flatMap(({ id, liveness }) => (liveness === 'alive' ? [id] : [])),
+    );
+    const moves = this.#moves.decide({
+      nowMs: this.#options.clock.monotonicMs(),
+      self: input.self,
+      outlooks,
+      active: new Set(active),
+      isFit: (host, lease) => {
+        const fact = facts.get(host);
+        return (
+          alive.has(host) &&
+          fact?.gateFault === null &&
+          !fact.unfit.some(({ name }) => name === lease)
+        );
+      },
+      isFrozen: input.view.isFrozen || input.view.hosts.get(input.self)?.isFrozen === true,
+    });
+    for (const move of moves) {
+      const { lease: name, reason } = move;
+      this.#options.log.info('lease.moving', { name, kind: move.kind, reason });
+      if (move.kind === 'release') this.#tell({ kind: 'release', name, reason });
+      else this.#tell({ kind: 'switch', name, to: move.to, reason });
+    }
+    this.#giveUpRemoved(input, outlooks, active);
+  }
+
+  /** Held here and wanted no more. Asked at every tick until it is gone; the guard does it once. */
+  #giveUpRemoved(
+    input: LeaseDesiredInput,
+    outlooks: readonly LeaseOutlook[],
+    active: readonly LeaseName[],
+  ): void {
+    if (input.inputs === null) return;
+    const wanted = new Set(outlooks.map(({ subject }) => subject.lease));
+    for (const name of active) {
+      const isOfObject = /^(?:service|storage)\//.test(name);
+      if (isOfObject && !wanted.has(name))
+        this.#tell({ kind: 'release', name, reason: 'it was removed' });
+    }
+  }
+
+  #tell(command: Parameters<LeaseLink['command']>[0]): void {
+    const { log } = this.#options;
+    this.link.command(command, new AbortController().signal).then(
+      (reply) => {
+        if (!reply.isOk)
+          log.info('guard.refused', {
+            command: command.kind,
+            failure: reply.code,
+            ...reply.details,
+          });
+      },
+      (error: unknown) =>
+        log.debug('guard.not-told', { command: command.kind, error: String(error) }),
+    );
+  }
+
+  // ---- Leaving ----------------------------------------------------------------------------------------------------
+
+  /** Null: done. Else why not, for people. */
+  async #release(name: LeaseName, signal: AbortSignal): Promise<string | null> {
+    try {
+      const reply = await this.link.command(
+        { kind: 'release', name, reason: 'this host leaves the cluster' },
+        signal,
+      );
+      return reply.isOk ? null : `lease ${name}: ${reply.code}`;
+    } catch (error) {
+      return `lease ${name}: ${error instanceof Error ? error.message : String(error)}`;
+    }
+  }
+
+  #isVoter(): boolean {
+    const voters = this.link.status()?.chosen?.config.voters ?? [];
+    return voters.includes(this.#options.member.node.self.host);
+  }
+
+  #others(): readonly HostId[] {
+    const { node } = this.#options.member;
+    return node
+      .hosts()
+      .filter(
+        ({ id, env, liveness }) =>
+          id !== node.self.host && env === node.env && liveness === 'alive',
+      )
+      .map(({ id }) => id);
+  }
+
+  async #until(holds: () => boolean, limitMs: number, signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#options;
+    const dueMs = clock.monotonicMs() + limitMs;
+    while (!holds()) {
+      if (signal.aborted || clock.monotonicMs() >= dueMs) return false;
+      await new Promise<void>((resolve) => clock.setTimer(100, resolve));
+    }
+    return true;
+  }
+
+  /** Nobody would miss the guard: nothing has a gate, and there is no other member whose voter it could be. */
+  #isNeedless(): boolean {
+    const { node } = this.#options.member;
+    const others = node
+      .hosts()
+      .filter(
+        ({ id, env, liveness }) => id !== node.self.host && env === node.env && liveness !== 'left',
+      );
+    const leases = this.link.status()?.leases ?? [];
+    return (
+      this.#options.guard.maySpawn &&
+      this.link.guard !== null &&
+      others.length === 0 &&
+      leases.every(({ gate }) => gate === 'none')
+    );
+  }
+
+  async #exitGuard(isForced: boolean): Promise<void> {
+    const { log } = this.#options;
+    if (this.link.guard === null) return;
+    try {
+      const reply = await this.link.command(
+        { kind: 'exit', isForced },
+        AbortSignal.timeout(exitLimitMs),
+      );
+      if (!reply.isOk) log.info('guard.stays', { failure: reply.code, ...reply.details });
+    } catch (error) {
+      // It may have ended before its answer arrived.
+      log.debug('guard.not-told', { command: 'exit', error: String(error) });
+    }
+  }
+
+  #facts(): ReturnType<LeaseLink['facts']> {
+    return this.#options.member.node.facts(leaseTopic).flatMap(({ owner, ageMs, value }) => {
+      const fact = readLeaseFact(value);
+      return fact === null ? [] : [{ owner, ageMs, fact }];
+    });
+  }
+}
+
+/** Directory in which the guard keeps a directory per gate. */
+export function leaseRootOf(runDir: string): string {
+  return join(runDir, 'guard', guardRunFiles.leases);
+}
+
+/** Kept outside the guard's directory: should that be lost, this host must not found the chain of voters again. */
+const foundedFile = 'lease-founded';
+const leaveVoteMsMax = 60_000;
+const exitLimitMs = 3_000;
