@@ -113,7 +113,7 @@ function votersCheck(world: LeaseWorld, isNeeded: boolean): Found {
   const detail = `${names.join(', ')}; ${quorum.ifOneMoreGoes}`;
   if (!quorum.hasQuorum && quorum.mode !== 'pair')
     return bad(detail, 'bring voters back; see `trellis env show`');
-  if (choices.length > 0)
+  if (choices.length > 0 && world.view.voters === null)
     return warn(detail, `choose what two hosts shall lose: ${choices.join('; or ')}`);
   return quorum.survives < 1 && quorum.voters.length > 1
     ? warn(detail, 'bring voters back, or add hosts')
