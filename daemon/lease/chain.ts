@@ -87,6 +87,11 @@ export interface ChainPorts {
   token(): number;
   /** A silent acceptor does not vote. */
   isSilent(now: Instant): boolean;
+  /**
+   * It keeps a lease parked: it votes for no step, only for a force. A park has no end of its own, so the voters that keep
+   * it must not be exchanged under it one by one. Absent: no.
+   */
+  keepsPark?(): boolean;
   /** Called when a link has taken effect; what it returns is carried out after what the chain does. */
   adopted(adoption: Adoption, now: Instant): readonly CoreEffect[];
 }
@@ -293,7 +298,7 @@ export class Chain {
     } else {
       const order = compareRefs(message, chosen.config);
       if (order !== 0) return order < 0 ? this.#tell(from, now) : this.#askFor(from, now);
-      if (!this.isVoter()) return [];
+      if (!this.isVoter() || this.#ports.keepsPark?.() === true) return [];
     }
     if (this.#ports.isSilent(now)) return [];
     const vote: Vote<ChainPromise | ChainAccepted> =

@@ -1,0 +1,950 @@
+/**
+ * One lease as this host sees it: when to try, hold, open, hand over, park and give up.
+ *
+ * Events record facts; `settle` then compares every deadline with the clock and drives the parts: proposer, gate, handover.
+ *
+ * When a waiting host tries: voters push that a grant lapsed or was given back (`expired`), so that a takeover waits for
+ * neither gossip nor a timer; every candidate then waits by its place, `rank * 60 ms` and some chance, so that the best one
+ * usually meets no rival. Without a push it tries a while after the end it was told of, which also covers lost messages.
+ */
+import type { HostId } from '../../crdt/ids.ts';
+import type { Random } from '../ports.ts';
+import type { GateResult } from './core-api.ts';
+import { Gate } from './gate.ts';
+import type { GateMemory, GateWish } from './gate.ts';
+import type { GuardDesired, LeaseDesired, LeaseState, LeaseStatus } from './guard-api.ts';
+import { Handovers } from './handover.ts';
+import type { GivingKind, HandoverHost } from './handover.ts';
+import type { Expired, Handover, Learn, PromiseReply, Accepted, Reject } from './messages.ts';
+import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
+import { profiles } from './profiles.ts';
+import { Proposer } from './proposer.ts';
+import type { Electorate, Outcome, ProposerState } from './proposer.ts';
+import { History } from './status.ts';
+import type { Hint } from './status.ts';
+import type { Turn } from './turn.ts';
+
+/** What all leases of a host share; the core changes it. */
+export interface Shared {
+  readonly self: HostId;
+  readonly random: Random;
+  session: string;
+  electorate: Electorate | null;
+  desired: GuardDesired | null;
+  isDaemonHere: boolean;
+  /** On the authority clock, since when the daemon is gone without having said so; Infinity: it is not. */
+  daemonGoneMs: number;
+  /** A lease is waited for from now on: the voters should hear of it. */
+  isWatchDue: boolean;
+}
+
+export const agentLimits = Object.freeze({
+  rankStepMs: 60,
+  rankChanceMs: 40,
+  duelMsMin: 20,
+  duelMsMax: 150,
+  duelDoublingsMax: 4,
+  /** Beyond the end that it was told of, a candidate waits for the push that a voter owes it; doubled while pushes are not needed. */
+  pushGraceMs: 300,
+  pushGraceMsMax: 2_000,
+  /** After `release` nobody here takes it for so long. */
+  releaseHoldOffMs: 15_000,
+  startFailedHoldOffMs: 900_000,
+  handoverHoldOffMs: 5_000,
+  parkRetryMs: 5_000,
+  commandMsMax: 5_000,
+  learnIntervalMs: 5_000,
+  /** A handover of its own accord, for failing probes or an absent daemon, is tried so often. */
+  autoMoveMs: 10_000,
+  autoMovesPerHourMax: 3,
+  daemonGoneMs: 30_000,
+});
+
+const foreverMs = 1e15;
+
+/** As `volatile()` gives it. */
+export interface AgentState {
+  readonly name: LeaseName;
+  readonly proposer: ProposerState;
+  readonly gate: GateMemory;
+  readonly isHolding: boolean;
+  readonly isParked: boolean;
+  readonly heldBySession: string;
+  readonly mustEmpty: boolean;
+  readonly isByCommand: boolean;
+  /** While anything depends on it: deadlines are kept from the first event on, before the wish is told again. */
+  readonly desired: LeaseDesired | null;
+}
+
+interface Waiting {
+  readonly id: number;
+  readonly untilMs: number;
+}
+
+export class LeaseAgent implements HandoverHost {
+  readonly name: LeaseName;
+  readonly #shared: Shared;
+  readonly proposer: Proposer;
+  readonly gate: Gate;
+  readonly handovers: Handovers;
+  readonly #history = new History();
+  /** Null: nobody wants this lease any more. */
+  desired: LeaseDesired | null = null;
+  /** Taken by command (`lock`, `job`): given up with the daemon's connection. */
+  #acquiring: Waiting | null = null;
+  /** It is refused as soon as somebody else is seen to hold it. */
+  #isImpatient = false;
+  isByCommand = false;
+  isHolding = false;
+  isParked = false;
+  #heldBySession = '';
+  /** What is inside ran under a tenure that is over, and somebody else may have come between. */
+  #mustEmpty = false;
+  /** Acquired by the same session with nobody in between: what is frozen may go on. */
+  #isResumable = false;
+  /** The wall clock stepped: closed until one renewal is through. */
+  isWallHold = false;
+  #isFencing = false;
+  #isForced = false;
+  #forcing: Waiting | null = null;
+  #forceAtMs = Infinity;
+  #parking: Waiting | null = null;
+  #unparking: Waiting | null = null;
+  #isUnparkFull = false;
+  #renewMs = 0;
+  #tryMs = 0;
+  #tries = 0;
+  #turnMs = 0;
+  #graceMs: number = agentLimits.pushGraceMs;
+  #holdOffMs = 0;
+  #holdOffWhy = '';
+  #learnMs = Infinity;
+  #autoMoveMs = 0;
+  #autoMoves: number[] = [];
+  #hint: Hint | null = null;
+
+  constructor(name: LeaseName, shared: Shared) {
+    this.name = name;
+    this.#shared = shared;
+    this.proposer = new Proposer(name, profiles.fast);
+    this.gate = new Gate(name, profiles.fast);
+    this.handovers = new Handovers(this);
+  }
+
+  // ---- State ------------------------------------------------------------------------------------------------------------
+
+  resume(state: AgentState): void {
+    this.proposer.resume(state.proposer);
+    this.gate.resume(state.gate);
+    this.isHolding = state.isHolding;
+    this.isParked = state.isParked;
+    this.#heldBySession = state.heldBySession;
+    this.#mustEmpty = state.mustEmpty;
+    this.isByCommand = state.isByCommand;
+    if (state.desired) this.#take(state.desired);
+  }
+
+  volatile(): AgentState {
+    return {
+      name: this.name,
+      proposer: this.proposer.volatile(),
+      gate: this.gate.volatile(),
+      isHolding: this.isHolding,
+      isParked: this.isParked,
+      heldBySession: this.#heldBySession,
+      mustEmpty: this.#mustEmpty,
+      isByCommand: this.isByCommand,
+      desired: this.isIdle ? null : this.desired,
+    };
+  }
+
+  /** Nothing is known or held here that anybody would miss. */
+  get isIdle(): boolean {
+    return (
+      !this.isHolding &&
+      !this.isParked &&
+      !this.handovers.isGiving &&
+      !this.handovers.isAwaited &&
+      (!this.gate.hasGate || (this.gate.isEmpty && this.gate.state === 'closed'))
+    );
+  }
+
+  setDesired(desired: LeaseDesired | null, turn: Turn): void {
+    const before = this.desired;
+    if (desired === null) {
+      this.desired = null;
+      this.isParked = false;
+      return;
+    }
+    this.#take(desired);
+    if (before === null) this.#tryMs = turn.authorityMs + this.#stagger();
+    else if (this.#holdOffWhy !== '' && isChanged(before, desired)) this.#endHoldOff();
+  }
+
+  #take(desired: LeaseDesired): void {
+    this.desired = desired;
+    this.proposer.profile = profiles[desired.profile];
+    this.gate.profile = profiles[desired.profile];
+    this.gate.onLoss = desired.onLoss;
+    this.gate.fence = desired.fence;
+    this.gate.hasGate = desired.gate !== null;
+    this.gate.hasTraffic = desired.gate !== null && desired.traffic.length > 0;
+  }
+
+  get env(): string {
+    return this.#shared.desired?.env ?? this.#shared.electorate?.ref.env ?? '';
+  }
+
+  get epoch(): Epoch {
+    return this.proposer.epoch;
+  }
+
+  get hasGate(): boolean {
+    return this.gate.hasGate;
+  }
+
+  get isDaemonHere(): boolean {
+    return this.#shared.isDaemonHere;
+  }
+
+  get isGateEmpty(): boolean {
+    return this.gate.isEmpty && this.gate.state === 'closed';
+  }
+
+  get isGateFailed(): boolean {
+    return this.gate.state === 'failed';
+  }
+
+  others(): readonly HostId[] {
+    return this.desired?.candidates.filter((host) => host !== this.#shared.self) ?? [];
+  }
+
+  get isFrozen(): boolean {
+    return this.#shared.desired?.isFrozen === true || this.desired?.isFrozen === true;
+  }
+
+  whyNotHere(): string {
+    const { desired } = this;
+    const shared = this.#shared;
+    if (!desired) return 'it is not wanted here';
+    if (shared.desired?.isWitness) return 'this host is a witness';
+    if (!desired.candidates.includes(shared.self)) return 'this host is no candidate';
+    if (!desired.mayAcquire) return desired.why === '' ? 'this host may not' : desired.why;
+    if (this.isFrozen) return 'frozen';
+    if (this.#holdOffMs > 0) return this.#holdOffWhy;
+    if (this.gate.state === 'failed') return 'its gate could not be emptied';
+    return '';
+  }
+
+  newId(): string {
+    let id = '';
+    for (const byte of this.#shared.random.bytes(6)) id += byte.toString(16).padStart(2, '0');
+    return id;
+  }
+
+  // ---- The decision -------------------------------------------------------------------------------------------------------
+
+  /**
+   * Keeps: a gate is open only within authority; nothing is tried while frozen, parked or held off; what is held is renewed
+   * until it is given away; a release leaves only when the gate was verified empty.
+   */
+  settle(turn: Turn): void {
+    if (this.isHolding && !this.proposer.isHeld(turn)) this.#lose(turn);
+    const outcome = this.proposer.tick(turn);
+    if (outcome) this.#on(outcome, turn);
+    this.#driveGate(turn);
+    this.handovers.settle(turn);
+    this.#drivePark(turn);
+    if (this.isHolding) this.#keepUp(turn);
+    else if (!this.isParked) this.#try(turn);
+    this.#driveGate(turn);
+  }
+
+  /** On the authority clock. */
+  nextMs(): number {
+    let next = Math.min(this.proposer.nextMs(), this.handovers.nextMs());
+    if (!this.isParked) next = Math.min(next, this.gate.nextMs());
+    if (this.isHolding) {
+      next = Math.min(next, this.proposer.untilMs, this.#learnMs);
+      if (this.proposer.purpose !== 'park' && this.gate.state !== 'failed')
+        next = Math.min(next, this.#renewMs);
+      if (this.#wantsMove()) next = Math.min(next, this.#autoMoveMs);
+    } else {
+      if (this.#acquiring) next = Math.min(next, this.#acquiring.untilMs);
+      if (this.#forcing) next = Math.min(next, this.#forcing.untilMs);
+    }
+    if (this.#holdOffMs > 0) next = Math.min(next, this.#holdOffMs);
+    if (this.#parking) next = Math.min(next, this.#parking.untilMs);
+    if (this.#unparking) next = Math.min(next, this.#unparking.untilMs);
+    return Math.min(next, this.#nextTryMs());
+  }
+
+  #nextTryMs(): number {
+    const { purpose } = this.proposer;
+    if (this.#parking) return purpose === 'park' ? Infinity : this.#tryMs;
+    if (purpose !== null || !this.#shared.electorate || this.isHolding) return Infinity;
+    if (this.isParked) return this.#unparking ? this.#tryMs : Infinity;
+    if (this.#isForced) return Math.max(this.#tryMs, this.#forceAtMs);
+    return this.whyNotHere() === '' ? this.#tryMs : Infinity;
+  }
+
+  #driveGate(turn: Turn): void {
+    const { gate, proposer } = this;
+    const untilMs = this.isHolding ? proposer.untilMs : 0;
+    gate.settle(turn, this.#wish(), proposer.epoch, untilMs, this.#isResumable);
+    if (this.#mustEmpty && this.isGateEmpty) this.#mustEmpty = false;
+    if (this.#acquiring && this.isHolding && gate.isOpen) {
+      turn.reply(this.#acquiring.id, { isOk: true, epoch: proposer.epoch });
+      this.#acquiring = null;
+    }
+    if (this.#forcing && this.isHolding && gate.isOpen) {
+      turn.reply(this.#forcing.id, { isOk: true, epoch: proposer.epoch });
+      this.#forcing = null;
+    }
+    // Cleared for a new tenure: what runs from here on belongs to it.
+    if (this.isHolding && gate.isOpen && gate.epoch === proposer.epoch) {
+      this.#isResumable = false;
+      this.#mustEmpty = false;
+    }
+  }
+
+  #wish(): GateWish {
+    const { gate } = this;
+    if (this.isParked) return 'parked';
+    if (this.handovers.wantsEmpty) return 'empty';
+    if (this.isHolding) return this.isWallHold || this.#isFencing ? 'closed' : 'open';
+    if (this.desired === null || this.#mustEmpty) return 'empty';
+    if (gate.state === 'unknown' && gate.onLoss !== 'keep') return 'empty';
+    return 'closed';
+  }
+
+  #lose(turn: Turn): void {
+    this.isHolding = false;
+    this.#shared.isWatchDue = true;
+    this.proposer.drop();
+    this.handovers.lost(turn);
+    this.#isFencing = false;
+    this.isWallHold = false;
+    this.#history.add('expired', this.epoch, turn.self, 'not renewed in time', turn.authorityMs);
+    turn.event('lease.lost', 'warn', this.name, `epoch ${this.epoch} ran out`);
+    this.#tries = 0;
+    this.#tryMs = turn.authorityMs + this.#stagger();
+    if (this.#parking) this.#refusePark(turn, 'it ran out meanwhile');
+    if (this.isByCommand && this.#acquiring === null) this.desired = null;
+  }
+
+  /** Every lease of a host that slept or was restored: gone at once. */
+  dropAll(turn: Turn): void {
+    if (this.isHolding) {
+      this.proposer.untilMs = 0;
+      this.#lose(turn);
+    }
+    this.proposer.drop();
+    if (this.isParked) return;
+    if (this.gate.onLoss === 'stop' || this.gate.state === 'unknown') this.#mustEmpty = true;
+  }
+
+  /** New voters were forced while this host was taken for dead: not even a park counts. */
+  forcedOut(turn: Turn): void {
+    this.isParked = false;
+    if (this.isHolding) {
+      this.proposer.untilMs = 0;
+      this.#lose(turn);
+    }
+    this.proposer.drop();
+    this.#heldBySession = '';
+    this.#mustEmpty = true;
+  }
+
+  // ---- Holding ------------------------------------------------------------------------------------------------------------
+
+  #keepUp(turn: Turn): void {
+    const shared = this.#shared;
+    const { electorate } = shared;
+    const { proposer } = this;
+    if (!electorate || !this.isHolding) return;
+    if (this.desired === null && !this.handovers.isGiving)
+      this.handovers.giveUp('unwanted', this.newId(), 'nobody wants it any more', null, turn);
+    const isStuck = this.gate.state === 'failed';
+    if (proposer.purpose !== 'park' && turn.authorityMs >= this.#renewMs && !isStuck) {
+      this.#renewMs =
+        turn.authorityMs + proposer.profile.renewMs * (0.9 + 0.2 * shared.random.next());
+      proposer.renew(electorate, shared.session, turn);
+    }
+    if (turn.authorityMs >= this.#learnMs) this.#tellLearn('active', this.others(), turn);
+    if (this.#wantsMove() && turn.authorityMs >= this.#autoMoveMs) this.#moveAway(turn);
+  }
+
+  /** Failing probes, or a daemon that stays away, where the lease says so: only ever a handover, and only to who is ready. */
+  #wantsMove(): boolean {
+    const { desired } = this;
+    const shared = this.#shared;
+    if (!desired || this.isFrozen || this.handovers.isGiving || !this.isHolding) return false;
+    if (desired.gate === null || desired.candidates.length < 2) return false;
+    if ((shared.desired?.failingProbes.length ?? 0) > 0) return true;
+    return desired.onDaemonDown === 'move' && shared.daemonGoneMs < foreverMs;
+  }
+
+  #moveAway(turn: Turn): void {
+    const shared = this.#shared;
+    const probes = shared.desired?.failingProbes ?? [];
+    if (probes.length === 0 && turn.authorityMs < shared.daemonGoneMs + agentLimits.daemonGoneMs) {
+      this.#autoMoveMs = shared.daemonGoneMs + agentLimits.daemonGoneMs;
+      return;
+    }
+    this.#autoMoveMs = turn.authorityMs + agentLimits.autoMoveMs;
+    this.#autoMoves = this.#autoMoves.filter((atMs) => turn.authorityMs - atMs < 3_600_000);
+    if (this.#autoMoves.length >= agentLimits.autoMovesPerHourMax) {
+      const text = `it moved ${this.#autoMoves.length} times within an hour and stays`;
+      turn.event('lease.flapping', 'alarm', this.name, text);
+      this.#autoMoveMs = this.#autoMoves[0]! + 3_600_000;
+      return;
+    }
+    const why = probes.length > 0 ? `failing: ${probes.join(', ')}` : 'the daemon is gone';
+    this.handovers.give(this.newId(), null, why, null, turn);
+  }
+
+  released(kind: GivingKind, successor: HostId | null, why: string, turn: Turn): void {
+    const { electorate } = this.#shared;
+    const { epoch } = this;
+    if (kind === 'handover' && this.#wantsMoveWhy()) this.#autoMoves.push(turn.authorityMs);
+    this.isHolding = false;
+    this.#shared.isWatchDue = true;
+    if (electorate) this.proposer.release(electorate, successor, turn);
+    else this.proposer.drop();
+    const what = { handover: 'handed-over', 'start-failed': 'start-failed' } as const;
+    const entry = kind === 'handover' || kind === 'start-failed' ? what[kind] : 'released';
+    this.#history.add(entry, epoch, turn.self, why, turn.authorityMs);
+    turn.event(`lease.${entry}`, kind === 'start-failed' ? 'warn' : 'info', this.name, why);
+    this.#tellLearn('released', this.others(), turn);
+    if (kind === 'handover') this.#holdOff(agentLimits.handoverHoldOffMs, 'handed over', turn);
+    if (kind === 'release') this.#holdOff(agentLimits.releaseHoldOffMs, 'released', turn);
+    if (kind === 'start-failed')
+      this.#holdOff(agentLimits.startFailedHoldOffMs, `it did not start here: ${why}`, turn);
+    if (this.isByCommand) this.desired = null;
+  }
+
+  #wantsMoveWhy(): boolean {
+    return (this.#shared.desired?.failingProbes.length ?? 0) > 0 || !this.#shared.isDaemonHere;
+  }
+
+  #holdOff(forMs: number, why: string, turn: Turn): void {
+    this.#holdOffMs = turn.authorityMs + forMs;
+    this.#holdOffWhy = why;
+  }
+
+  #endHoldOff(): void {
+    this.#shared.isWatchDue = true;
+    this.#holdOffMs = 0;
+    this.#holdOffWhy = '';
+  }
+
+  // ---- Trying ---------------------------------------------------------------------------------------------------------------
+
+  #try(turn: Turn): void {
+    if (this.#holdOffMs > 0 && turn.authorityMs >= this.#holdOffMs) {
+      this.#endHoldOff();
+      this.#tryMs = Math.max(this.#tryMs, turn.authorityMs + this.#stagger());
+    }
+    if (this.#acquiring && turn.authorityMs >= this.#acquiring.untilMs) {
+      this.#refuseAcquire(turn, null);
+      return;
+    }
+    if (this.#forcing && turn.authorityMs >= this.#forcing.untilMs) this.#refuseForce(turn);
+    const shared = this.#shared;
+    if (this.proposer.purpose !== null || !shared.electorate) return;
+    if (turn.authorityMs < this.#tryMs) return;
+    if (this.#isForced ? turn.authorityMs < this.#forceAtMs : this.whyNotHere() !== '') return;
+    // A gate that is being emptied may still prove that it cannot be.
+    if (this.gate.hasGate && this.gate.onLoss !== 'keep' && this.gate.state === 'unknown') return;
+    this.proposer.acquire(shared.electorate, shared.session, this.#isForced, turn);
+  }
+
+  tryNow(turn: Turn): void {
+    this.#tryMs = turn.authorityMs;
+    this.#tries = 0;
+  }
+
+  /** By its place among the candidates, so that the best one is usually alone. */
+  #stagger(): number {
+    const rank = Math.max(0, this.desired?.candidates.indexOf(this.#shared.self) ?? 0);
+    const chance = agentLimits.rankChanceMs * this.#shared.random.next();
+    return rank * agentLimits.rankStepMs + chance;
+  }
+
+  #on(outcome: Outcome, turn: Turn): void {
+    if (outcome.kind === 'failed') this.#onFailed(outcome, turn);
+    else if (outcome.purpose === 'renew') this.#onRenewed();
+    else if (outcome.purpose === 'park') this.#onParked(turn);
+    else if (outcome.purpose === 'unpark') this.#onResumed(turn);
+    else this.#onAcquired(outcome, turn);
+  }
+
+  #onRenewed(): void {
+    this.isWallHold = false;
+  }
+
+  #onAcquired(outcome: Extract<Outcome, { kind: 'granted' }>, turn: Turn): void {
+    const shared = this.#shared;
+    const wasForced = this.#isForced;
+    this.#isResumable = outcome.isUninterrupted && this.#heldBySession === shared.session;
+    if (!this.#isResumable && !this.isGateEmpty) this.#mustEmpty = true;
+    this.isParked = false;
+    this.#isForced = false;
+    this.#forceAtMs = Infinity;
+    this.isHolding = true;
+    this.#heldBySession = shared.session;
+    this.#tries = 0;
+    this.#graceMs = agentLimits.pushGraceMs;
+    this.#autoMoveMs = turn.authorityMs + agentLimits.autoMoveMs;
+    this.#endUnpark(turn);
+    this.#renewSoon(turn);
+    this.#hint = null;
+    const what = wasForced ? 'forced' : 'acquired';
+    this.#history.add(what, this.epoch, turn.self, '', turn.authorityMs);
+    turn.event(`lease.${what}`, 'info', this.name, `epoch ${this.epoch}`);
+    const { victim } = outcome;
+    if (this.desired?.fence === 'command' && victim && victim.host !== turn.self) {
+      this.#isFencing = true;
+      turn.push({
+        kind: 'fence',
+        name: this.name,
+        how: 'command',
+        victim: victim.host,
+        epoch: this.epoch,
+      });
+    }
+    const peers = shared.desired?.peers.map((peer) => peer.host) ?? [];
+    this.#tellLearn('active', peers, turn);
+    this.handovers.active(this.epoch, turn);
+  }
+
+  #renewSoon(turn: Turn): void {
+    const { renewMs } = this.proposer.profile;
+    this.#renewMs = turn.authorityMs + renewMs * (0.9 + 0.2 * this.#shared.random.next());
+  }
+
+  onFenced(epoch: Epoch, isFenced: boolean, turn: Turn): void {
+    if (!this.#isFencing || epoch !== this.epoch) return;
+    this.#isFencing = false;
+    if (isFenced) return;
+    turn.event('lease.fence-failed', 'alarm', this.name, 'its fence command failed: not started');
+    this.handovers.giveUp('start-failed', this.newId(), 'the fence command failed', null, turn);
+  }
+
+  #onFailed(outcome: Extract<Outcome, { kind: 'failed' }>, turn: Turn): void {
+    const { purpose, why } = outcome;
+    if (purpose === 'park') {
+      this.#onParkFailed(outcome.why, turn);
+      return;
+    }
+    if (this.isParked) {
+      this.#onUnparkFailed(outcome, turn);
+      return;
+    }
+    if (purpose !== 'acquire') return;
+    const { electorate } = this.#shared;
+    // Nothing was opened under these grants, and what is frozen here is older: they only stand in the others' way.
+    if (outcome.isGrantOut && electorate && (!this.gate.hasGate || this.isGateEmpty))
+      this.proposer.giveBack(electorate, turn);
+    if (this.#acquiring && this.#isImpatient && (why === 'busy' || why === 'parked')) {
+      this.#refuseAcquire(turn, outcome.other);
+      return;
+    }
+    this.#tries++;
+    if (why === 'ballot' && this.#tries === 1) this.#tryMs = turn.authorityMs;
+    else if (why === 'busy') this.#waitForEnd(outcome.waitMs, turn);
+    else if (why === 'parked') this.#tryMs = turn.authorityMs + agentLimits.parkRetryMs;
+    else this.#tryMs = turn.authorityMs + outcome.waitMs + this.#backoff();
+  }
+
+  /** Duels, and no answers. */
+  #backoff(): number {
+    const { duelMsMin, duelMsMax, duelDoublingsMax } = agentLimits;
+    const span = duelMsMin + (duelMsMax - duelMsMin) * this.#shared.random.next();
+    return span * 2 ** Math.min(Math.max(0, this.#tries - 2), duelDoublingsMax);
+  }
+
+  #waitForEnd(waitMs: number, turn: Turn): void {
+    const now = turn.authorityMs;
+    if (waitMs <= 0) {
+      // Reserved for a chosen successor, or lost to a rival in this very round.
+      this.#tryMs = now + this.#backoff();
+      return;
+    }
+    // Our turn has come already, but some voters lag behind the one that told us.
+    if (now - this.#turnMs < 1_000 && waitMs < 500) {
+      this.#tryMs = now + waitMs + 10 * this.#shared.random.next();
+      return;
+    }
+    this.#tryMs = now + waitMs + this.#stagger() + this.#graceMs;
+    this.#graceMs = Math.min(this.#graceMs * 2, agentLimits.pushGraceMsMax);
+    this.#tries = 0;
+  }
+
+  // ---- Hints ----------------------------------------------------------------------------------------------------------------
+
+  onLearn(from: HostId, message: Learn, turn: Turn): void {
+    this.proposer.sawEpoch(message.epoch);
+    const { owner, epoch } = message;
+    if (owner.host === turn.self) {
+      this.#onOwnPark(from, message, turn);
+      return;
+    }
+    if (this.#hint === null || epoch >= this.#hint.epoch) {
+      const { state } = message;
+      this.#hint = { owner, epoch, state, untilMs: turn.authorityMs + message.remainMs };
+    }
+    if (message.state === 'released') {
+      this.#onOpening(epoch, turn);
+      return;
+    }
+    this.handovers.onHolder(owner.host, epoch, turn);
+    if (!this.isHolding && epoch > this.proposer.serveEpoch) this.#taken(owner, epoch, turn);
+    if (!this.isHolding && !this.isParked && message.state === 'active') {
+      const endMs = turn.authorityMs + message.remainMs + this.#stagger() + this.#graceMs;
+      if (this.proposer.purpose === null && endMs > this.#tryMs) this.#tryMs = endMs;
+    }
+  }
+
+  /** Somebody else owns it after us: what is left here of our tenure ends. */
+  #taken(owner: Owner, epoch: Epoch, turn: Turn): void {
+    if (this.isParked) {
+      this.isParked = false;
+      this.#endUnpark(turn);
+      this.proposer.drop();
+      turn.event(
+        'lease.taken',
+        'alarm',
+        this.name,
+        `${owner.host} took it by force, epoch ${epoch}`,
+      );
+      this.#mustEmpty = true;
+    }
+    if (this.gate.hasGate && !this.isGateEmpty && this.gate.epoch > 0) this.#mustEmpty = true;
+  }
+
+  /** A voter met a park of ours that we know nothing of, because we outlived it. */
+  #onOwnPark(from: HostId, message: Learn, turn: Turn): void {
+    const { electorate, session } = this.#shared;
+    if (message.state !== 'parked' || !electorate || this.isParked || this.#parking) return;
+    if (this.isHolding || (this.gate.hasGate && !this.isGateEmpty)) return;
+    this.proposer.disown(from, electorate, session, message.epoch, turn);
+  }
+
+  onExpired(message: Expired, turn: Turn): void {
+    this.proposer.sawEpoch(message.epoch);
+    if (this.#hint && message.epoch >= this.#hint.epoch && this.#hint.state === 'active')
+      this.#hint = { ...this.#hint, state: 'released' };
+    this.#onOpening(message.epoch, turn);
+  }
+
+  #onOpening(epoch: Epoch, turn: Turn): void {
+    if (this.isHolding || this.isParked || this.proposer.purpose !== null) return;
+    if (this.#hint && epoch < this.#hint.epoch) return;
+    const now = turn.authorityMs;
+    this.#graceMs = agentLimits.pushGraceMs;
+    if (now - this.#turnMs < 500) return;
+    this.#turnMs = now + this.#stagger();
+    if (this.#turnMs < this.#tryMs) this.#tryMs = this.#turnMs;
+    this.#tries = 0;
+  }
+
+  #tellLearn(state: Learn['state'], to: readonly HostId[], turn: Turn): void {
+    this.#learnMs = state === 'active' ? turn.authorityMs + agentLimits.learnIntervalMs : Infinity;
+    const remainMs = Math.max(0, this.proposer.untilMs - turn.authorityMs);
+    const owner = { host: turn.self, session: this.#shared.session };
+    const { name, env, epoch } = this;
+    const message: Learn = { kind: 'learn', env, name, owner, epoch, remainMs, state };
+    for (const host of to) if (host !== turn.self) turn.send(host, message);
+  }
+
+  // ---- Messages -------------------------------------------------------------------------------------------------------------
+
+  onPromise(from: HostId, message: PromiseReply, turn: Turn): void {
+    const outcome = this.proposer.onPromise(from, message, turn);
+    if (outcome) this.#on(outcome, turn);
+  }
+
+  onAccepted(from: HostId, message: Accepted, turn: Turn): void {
+    const outcome = this.proposer.onAccepted(from, message, turn);
+    if (outcome) this.#on(outcome, turn);
+  }
+
+  onReject(from: HostId, message: Reject, turn: Turn): void {
+    const outcome = this.proposer.onReject(from, message, turn);
+    if (outcome) this.#on(outcome, turn);
+  }
+
+  onHandover(from: HostId, message: Handover, turn: Turn): void {
+    if (message.step !== 'ask') {
+      this.handovers.onMessage(from, message, turn);
+      return;
+    }
+    const isMember = this.desired?.candidates.includes(message.to) === true;
+    if (!this.isHolding || this.isFrozen || this.handovers.isGiving || !isMember) return;
+    if (message.to === turn.self) return;
+    this.handovers.give(message.id, message.to, message.reason, null, turn);
+  }
+
+  onGate(token: number, result: GateResult, turn: Turn): void {
+    this.gate.answered(turn, token, result);
+  }
+
+  /** The voters changed: what ran under the old ones is void, what is held is renewed under the new ones at once. */
+  onElectorate(turn: Turn): void {
+    this.proposer.cancel();
+    this.#renewMs = 0;
+    if (!this.isHolding) this.#tryMs = Math.min(this.#tryMs, turn.authorityMs + this.#stagger());
+  }
+
+  /** The wall clock stepped. */
+  onWall(turn: Turn): void {
+    if (!this.isHolding) return;
+    this.isWallHold = true;
+    this.#renewMs = turn.authorityMs;
+  }
+
+  // ---- Parking --------------------------------------------------------------------------------------------------------------
+
+  park(command: number, turn: Turn): void {
+    this.#parking = { id: command, untilMs: turn.authorityMs + agentLimits.commandMsMax };
+    this.handovers.abort('parked', turn);
+    this.#tryMs = turn.authorityMs;
+  }
+
+  unpark(command: number, turn: Turn): void {
+    this.#unparking = { id: command, untilMs: turn.authorityMs + agentLimits.commandMsMax };
+    this.#isUnparkFull = false;
+    this.#tryMs = turn.authorityMs;
+  }
+
+  get isParking(): boolean {
+    return this.#parking !== null || this.#unparking !== null;
+  }
+
+  #drivePark(turn: Turn): void {
+    const { electorate, session } = this.#shared;
+    const { proposer } = this;
+    if (this.#parking) {
+      if (!this.isHolding) this.#refusePark(turn, 'it is not held here');
+      else if (turn.authorityMs >= this.#parking.untilMs)
+        this.#refusePark(turn, 'no majority of voters answers');
+      else if (electorate && proposer.purpose !== 'park' && turn.authorityMs >= this.#tryMs)
+        proposer.park(electorate, session, turn);
+    }
+    if (!this.#unparking) return;
+    if (turn.authorityMs >= this.#unparking.untilMs) {
+      const { id } = this.#unparking;
+      this.#unparking = null;
+      turn.refuse(id, 'NO_QUORUM', { env: this.env, reason: 'it stays parked and runs on' });
+    } else if (electorate && proposer.purpose === null && turn.authorityMs >= this.#tryMs) {
+      if (this.#isUnparkFull || this.#heldBySession !== session)
+        proposer.acquire(electorate, session, false, turn);
+      else proposer.unpark(electorate, session, turn);
+    }
+  }
+
+  #onParked(turn: Turn): void {
+    this.isHolding = false;
+    this.isParked = true;
+    this.#history.add('parked', this.epoch, turn.self, '', turn.authorityMs);
+    turn.event('lease.parked', 'info', this.name, `epoch ${this.epoch}`);
+    const peers = this.#shared.desired?.peers.map((peer) => peer.host) ?? [];
+    this.#tellLearn('parked', peers, turn);
+    if (this.#parking) turn.reply(this.#parking.id, { isOk: true, epoch: this.epoch });
+    this.#parking = null;
+  }
+
+  #onParkFailed(why: string, turn: Turn): void {
+    if (this.#parking && turn.authorityMs >= this.#parking.untilMs)
+      this.#refusePark(turn, `the voters answered: ${why}`);
+    this.#tryMs = turn.authorityMs + this.#backoff();
+    this.#renewMs = turn.authorityMs;
+  }
+
+  #refusePark(turn: Turn, reason: string): void {
+    const parking = this.#parking;
+    this.#parking = null;
+    if (this.proposer.purpose === 'park') this.proposer.cancel();
+    this.#renewMs = turn.authorityMs;
+    if (parking) turn.refuse(parking.id, 'NO_QUORUM', { env: this.env, reason });
+  }
+
+  /** The same session goes on where it parked: no majority could have let anybody in between. */
+  #onResumed(turn: Turn): void {
+    this.isParked = false;
+    this.isHolding = true;
+    this.#renewSoon(turn);
+    this.#endUnpark(turn);
+    turn.event('lease.unparked', 'info', this.name, `epoch ${this.epoch}`);
+    this.#tellLearn('active', this.others(), turn);
+  }
+
+  #endUnpark(turn: Turn): void {
+    if (this.#unparking) turn.reply(this.#unparking.id, { isOk: true, epoch: this.epoch });
+    this.#unparking = null;
+    this.#isUnparkFull = false;
+  }
+
+  #onUnparkFailed(outcome: Extract<Outcome, { kind: 'failed' }>, turn: Turn): void {
+    this.#tryMs = turn.authorityMs + this.#backoff();
+    const { why, other } = outcome;
+    if (outcome.purpose === 'unpark' && (why === 'epoch' || why === 'busy' || why === 'parked')) {
+      this.#isUnparkFull = true;
+      this.#tryMs = turn.authorityMs;
+    }
+    if (other !== null && other.host !== turn.self) this.#taken(other, this.epoch + 1, turn);
+  }
+
+  // ---- Commands -------------------------------------------------------------------------------------------------------------
+
+  /** By command, for as long as the daemon stays connected. */
+  acquire(command: number, waitMs: number, turn: Turn): void {
+    this.isByCommand = true;
+    this.#acquiring = { id: command, untilMs: turn.authorityMs + Math.max(waitMs, 2_000) };
+    this.#isImpatient = waitMs <= 0;
+    this.tryNow(turn);
+  }
+
+  #refuseAcquire(turn: Turn, other: Owner | null): void {
+    const waiting = this.#acquiring!;
+    this.#acquiring = null;
+    this.desired = null;
+    this.proposer.cancel();
+    const hinted = this.#hint?.state === 'active' ? this.#hint.owner.host : null;
+    const holder = other?.host ?? hinted;
+    if (holder)
+      turn.refuse(waiting.id, 'LEASE_BUSY', {
+        name: this.name,
+        reason: `held by ${holder}`,
+        holder,
+      });
+    else
+      turn.refuse(waiting.id, 'LEASE_TIMED_OUT', {
+        name: this.name,
+        seconds: 0,
+        reason: 'no majority of voters granted it',
+      });
+  }
+
+  /** An operator declared the owner dead: after the longest authority a park is passed over. */
+  force(command: number, waitMs: number, turn: Turn): void {
+    this.#isForced = true;
+    this.#forceAtMs = turn.authorityMs + waitMs;
+    this.#forcing = {
+      id: command,
+      untilMs: turn.authorityMs + waitMs + 2 * agentLimits.commandMsMax,
+    };
+    this.#tryMs = turn.authorityMs;
+    this.#endHoldOff();
+  }
+
+  #refuseForce(turn: Turn): void {
+    const { id } = this.#forcing!;
+    this.#forcing = null;
+    this.#isForced = false;
+    this.#forceAtMs = Infinity;
+    const holder = this.#hint;
+    if (holder?.state === 'active' && turn.authorityMs < holder.untilMs)
+      turn.refuse(id, 'LEASE_BUSY', { name: this.name, reason: `${holder.owner.host} renews it` });
+    else
+      turn.refuse(id, 'NO_QUORUM', { env: this.env, reason: 'no majority of voters granted it' });
+  }
+
+  // ---- For people -------------------------------------------------------------------------------------------------------------
+
+  #state(): LeaseState {
+    if (this.isParked) return 'parked';
+    if (this.isHolding) {
+      if (this.handovers.isGiving) return 'handing-over';
+      if (this.gate.isOpen) return 'active';
+      return this.gate.epoch === this.epoch && !this.gate.isEmpty ? 'frozen' : 'opening';
+    }
+    if (this.proposer.purpose === 'acquire') return 'acquiring';
+    return this.whyNotHere() === '' ? 'waiting' : 'idle';
+  }
+
+  /** `seen`: what our own acceptor knows of it. */
+  status(
+    now: Instant,
+    wallMs: number,
+    seen: {
+      readonly owner: Owner;
+      readonly epoch: Epoch;
+      readonly remainMs: number;
+      readonly state: 'active' | 'parked';
+    } | null,
+  ): LeaseStatus {
+    const { desired, gate } = this;
+    const isOurs = this.isHolding || this.isParked;
+    const remainMs = this.isHolding ? Math.max(0, this.proposer.untilMs - now.authorityMs) : null;
+    const why = isOurs ? '' : this.whyNotHere();
+    return {
+      name: this.name,
+      title: desired?.title ?? this.name,
+      state: this.#state(),
+      epoch: isOurs ? this.epoch : Math.max(this.#hint?.epoch ?? 0, seen?.epoch ?? 0),
+      holder: this.#holder(now, remainMs, seen),
+      remainMs,
+      gate: gateWord(gate),
+      profile: desired?.profile ?? 'fast',
+      onLoss: desired?.onLoss ?? 'stop',
+      candidates: desired?.candidates ?? [],
+      mayAcquire: this.whyNotHere() === '',
+      why,
+      history: this.#history.list(now, wallMs),
+    };
+  }
+
+  #holder(
+    now: Instant,
+    remainMs: number | null,
+    seen: {
+      readonly owner: Owner;
+      readonly epoch: Epoch;
+      readonly remainMs: number;
+      readonly state: 'active' | 'parked';
+    } | null,
+  ): LeaseStatus['holder'] {
+    const owner = { host: this.#shared.self, session: this.#heldBySession };
+    if (this.isParked) return { owner, state: 'parked', remainMs: 0 };
+    if (remainMs !== null) return { owner, state: 'active', remainMs };
+    if (seen) return { owner: seen.owner, state: seen.state, remainMs: seen.remainMs };
+    const hint = this.#hint;
+    if (!hint || hint.state === 'released') return null;
+    const left = Math.max(0, hint.untilMs - now.authorityMs);
+    // Hints come every few seconds; an old one says nothing.
+    if (hint.state === 'active' && now.authorityMs > hint.untilMs + 2 * agentLimits.learnIntervalMs)
+      return null;
+    return { owner: hint.owner, state: hint.state, remainMs: left };
+  }
+}
+
+function gateWord(gate: Gate): LeaseStatus['gate'] {
+  if (!gate.hasGate) return 'none';
+  switch (gate.state) {
+    case 'open':
+      return 'open';
+    case 'failed':
+      return 'failed';
+    case 'clearing':
+    case 'unknown':
+      return 'clearing';
+    case 'opening':
+    case 'freezing':
+    case 'closed':
+      return 'closed';
+  }
+}
+
+/** A new wish ends what held an attempt off. */
+function isChanged(a: LeaseDesired, b: LeaseDesired): boolean {
+  return (
+    a.mayAcquire !== b.mayAcquire ||
+    a.why !== b.why ||
+    a.gate !== b.gate ||
+    a.candidates.length !== b.candidates.length ||
+    a.candidates.some((host, index) => host !== b.candidates[index])
+  );
+}

@@ -1,0 +1,507 @@
+/**
+ * The proposer of one lease: attempts to acquire it, renews it, parks it, gives it back.
+ *
+ * The idea: authority `D_P` is counted from before the first message of an attempt leaves, exclusion `D_A` from when a voter
+ * grants it, later; so the first always ends inside the second, whatever the network does. `D_P` is derived from the same
+ * number that travels.
+ *
+ * Source: M. Trencseni, "PaxosLease Revisited" (2026). What we changed, and why:
+ * - A renewal is one round, an `accept` with a higher ballot: exclusion rests on grants alone. It counts only when a majority
+ *   granted it AND the authority that it extends has not ended meanwhile. Without the second clause pair mode breaks at once.
+ * - In a configuration of two, one grant renews (the other side needs both, and ours refuses while our grant is live), unless
+ *   a voter says that it is about to leave that configuration.
+ * - An epoch goes with every grant. A rival's half-done attempt may have left a higher one at some voter: then renewals go on
+ *   under a higher number, while the workload keeps the one under which it was started.
+ */
+import type { HostId } from '../../crdt/ids.ts';
+import type {
+  Accept,
+  Accepted,
+  ConfigRef,
+  Prepare,
+  PromiseReply,
+  Reject,
+  Release,
+} from './messages.ts';
+import { majorityOf } from './model.ts';
+import type { Ballot, Epoch, LeaseName, Owner } from './model.ts';
+import { authorityWithin } from './profiles.ts';
+import type { Profile } from './profiles.ts';
+import type { Turn } from './turn.ts';
+
+/** The voters in force; a new object for every change, so that identity tells one from another. */
+export interface Electorate {
+  readonly ref: ConfigRef;
+  readonly voters: readonly HostId[];
+  readonly ttlMsMax: number;
+}
+
+export type Purpose = Accept['purpose'];
+
+/** What came of an attempt. */
+export type Outcome =
+  | {
+      readonly kind: 'granted';
+      readonly purpose: Purpose;
+      /** Every voter of the quorum that promised had this session as its last owner: nobody came between. */
+      readonly isUninterrupted: boolean;
+      /** The last owner, when it is not known to have given up itself; null: nobody has to be fenced. */
+      readonly victim: Owner | null;
+    }
+  | {
+      readonly kind: 'failed';
+      readonly purpose: Purpose;
+      readonly why: Reject['why'] | 'timeout' | 'config' | 'late';
+      /** Not before this time has a further attempt a chance, as far as the voters said. */
+      readonly waitMs: number;
+      /** A voter showed that somebody else owned the lease after us, or does now. */
+      readonly other: Owner | null;
+      /** Grants of this attempt may be out: giving them back frees the others. */
+      readonly isGrantOut: boolean;
+    };
+
+interface Attempt {
+  readonly purpose: Purpose;
+  readonly ballot: Ballot;
+  readonly electorate: Electorate;
+  readonly isForced: boolean;
+  readonly exclusionMs: number;
+  /** End of the authority that it would give. */
+  readonly untilMs: number;
+  readonly giveUpMs: number;
+  isAccepting: boolean;
+  epoch: Epoch;
+  resendMs: number;
+  /** Bits by place in `electorate.voters`. */
+  open: number;
+  closed: number;
+  accepted: number;
+  rejected: number;
+  isFull: boolean;
+  isUninterrupted: boolean;
+  epochSeen: Epoch;
+  lastOwner: Owner | null;
+  isLastReleased: boolean;
+  isGranted: boolean;
+  other: Owner | null;
+  why: Reject['why'] | 'timeout';
+  /** Of the voters that refused, until when: on the authority clock. */
+  readonly waits: number[];
+}
+
+/** As `volatile()` gives it. */
+export interface ProposerState {
+  readonly counter: number;
+  readonly epoch: Epoch;
+  readonly serveEpoch: Epoch;
+  readonly untilMs: number;
+  readonly exclusionMs: number;
+  readonly ballot: Ballot | null;
+}
+
+/** A renewal that was outrun by a higher ballot is repeated at once, at most so often within one renewal period. */
+const raisesMax = 8;
+
+export class Proposer {
+  readonly name: LeaseName;
+  profile: Profile;
+  /** Epoch under which the lease was acquired: the workload's token. */
+  epoch: Epoch = 0;
+  /** End of our authority, on the authority clock; 0: not held. */
+  untilMs = 0;
+  #serveEpoch: Epoch = 0;
+  #ballot: Ballot | null = null;
+  #exclusionMs = 0;
+  #counter = 0;
+  #attempt: Attempt | null = null;
+  #raises = 0;
+  /** Of the last attempt that failed with grants out. */
+  #failed: Ballot | null = null;
+  /** Highest seen anywhere: where the next attempt starts from. */
+  #epochSeen: Epoch = 0;
+
+  constructor(name: LeaseName, profile: Profile) {
+    this.name = name;
+    this.profile = profile;
+  }
+
+  resume(state: ProposerState): void {
+    this.#counter = state.counter;
+    this.epoch = state.epoch;
+    this.#serveEpoch = state.serveEpoch;
+    this.untilMs = state.untilMs;
+    this.#exclusionMs = state.exclusionMs;
+    this.#ballot = state.ballot;
+  }
+
+  volatile(): ProposerState {
+    return {
+      counter: this.#counter,
+      epoch: this.epoch,
+      serveEpoch: this.#serveEpoch,
+      untilMs: this.untilMs,
+      exclusionMs: this.#exclusionMs,
+      ballot: this.#ballot,
+    };
+  }
+
+  isHeld(turn: Turn): boolean {
+    return turn.authorityMs < this.untilMs;
+  }
+
+  /** What is under way; null: nothing. */
+  get purpose(): Purpose | null {
+    return this.#attempt?.purpose ?? null;
+  }
+
+  get ballot(): Ballot | null {
+    return this.#ballot;
+  }
+
+  get serveEpoch(): Epoch {
+    return this.#serveEpoch;
+  }
+
+  nextMs(): number {
+    const attempt = this.#attempt;
+    return attempt ? Math.min(attempt.resendMs, attempt.giveUpMs) : Infinity;
+  }
+
+  sawEpoch(epoch: Epoch): void {
+    if (epoch > this.#epochSeen) this.#epochSeen = epoch;
+  }
+
+  // ---- Beginnings -------------------------------------------------------------------------------------------------------
+
+  acquire(electorate: Electorate, session: string, isForced: boolean, turn: Turn): void {
+    this.#begin('acquire', electorate, session, isForced, turn);
+  }
+
+  /** Only while held. */
+  renew(electorate: Electorate, session: string, turn: Turn): void {
+    this.#raises = 0;
+    this.#begin('renew', electorate, session, false, turn);
+  }
+
+  /** Only while held. Every try has an epoch of its own, so that no late `unpark` can end a later park. */
+  park(electorate: Electorate, session: string, turn: Turn): void {
+    this.#serveEpoch = Math.max(this.#serveEpoch, this.#epochSeen) + 1;
+    this.#begin('park', electorate, session, false, turn);
+  }
+
+  /** By the session that parked. */
+  unpark(electorate: Electorate, session: string, turn: Turn): void {
+    this.#begin('unpark', electorate, session, false, turn);
+  }
+
+  /** Ends a park that this host has outlived, at one voter; asks for no grant. */
+  disown(to: HostId, electorate: Electorate, session: string, epoch: Epoch, turn: Turn): void {
+    const ballot = { counter: ++this.#counter, host: turn.self, session };
+    turn.send(to, {
+      kind: 'accept',
+      ...electorate.ref,
+      name: this.name,
+      ballot,
+      purpose: 'unpark',
+      epoch,
+      exclusionMs: 0,
+      isForced: false,
+    });
+  }
+
+  /** Gives back what is held, or what an attempt may have left with the voters. Authority ends here and now. */
+  release(electorate: Electorate, successor: HostId | null, turn: Turn): void {
+    const ballot = this.#attempt?.isAccepting ? this.#attempt.ballot : this.#ballot;
+    this.#attempt = null;
+    this.untilMs = 0;
+    this.#ballot = null;
+    if (ballot) this.#sendRelease(ballot, electorate, successor, turn);
+  }
+
+  /** Grants of an attempt that failed, while nothing is held and nothing runs. */
+  giveBack(electorate: Electorate, turn: Turn): void {
+    if (this.#failed) this.#sendRelease(this.#failed, electorate, null, turn);
+    this.#failed = null;
+  }
+
+  /** Forgets what is held and tried, without a word. */
+  drop(): void {
+    this.#attempt = null;
+    this.untilMs = 0;
+    this.#ballot = null;
+  }
+
+  cancel(): void {
+    this.#attempt = null;
+  }
+
+  #begin(
+    purpose: Purpose,
+    electorate: Electorate,
+    session: string,
+    isForced: boolean,
+    turn: Turn,
+  ): void {
+    const { exclusionMs } = this.profile;
+    const authorityMs = Math.min(this.profile.authorityMs, authorityWithin(exclusionMs));
+    const now = turn.authorityMs;
+    this.#counter++;
+    const isAccepting = purpose !== 'acquire';
+    this.#attempt = {
+      purpose,
+      ballot: { counter: this.#counter, host: turn.self, session },
+      electorate,
+      isForced,
+      exclusionMs,
+      untilMs: now + authorityMs,
+      giveUpMs: now + this.profile.attemptMs,
+      isAccepting,
+      epoch: isAccepting ? this.#serveEpoch : 0,
+      resendMs: now + this.profile.resendMs,
+      open: 0,
+      closed: 0,
+      accepted: 0,
+      rejected: 0,
+      isFull: false,
+      isUninterrupted: true,
+      epochSeen: 0,
+      lastOwner: null,
+      isLastReleased: true,
+      isGranted: false,
+      other: null,
+      why: 'timeout',
+      waits: [],
+    };
+    this.#sendAll(this.#attempt, turn);
+  }
+
+  // ---- Answers ----------------------------------------------------------------------------------------------------------
+
+  onPromise(from: HostId, message: PromiseReply, turn: Turn): Outcome | null {
+    this.#saw(message.promisedCounter, message.maxEpoch);
+    const attempt = this.#match(message);
+    if (!attempt || attempt.isAccepting) return null;
+    const bit = voterBit(attempt.electorate, from);
+    if (bit === 0 || ((attempt.open | attempt.closed) & bit) !== 0) return null;
+    const owner = message.maxEpochOwner;
+    if (message.maxEpoch > attempt.epochSeen) {
+      attempt.epochSeen = message.maxEpoch;
+      attempt.lastOwner = owner;
+      attempt.isLastReleased = message.isReleased;
+    } else if (message.maxEpoch === attempt.epochSeen && message.isReleased) {
+      attempt.isLastReleased = true;
+    }
+    if (!message.isOpen) {
+      attempt.closed |= bit;
+      attempt.why = message.parkedBy ? 'parked' : 'busy';
+      attempt.other = message.live?.owner ?? message.parkedBy;
+      attempt.waits.push(turn.authorityMs + (message.live ? message.live.remainMs : 0));
+      return this.#failIfHopeless(attempt, turn);
+    }
+    attempt.open |= bit;
+    if (owner === null || owner.host !== turn.self || owner.session !== attempt.ballot.session) {
+      attempt.isUninterrupted = false;
+      if (owner && message.maxEpoch > this.#serveEpoch) attempt.other = owner;
+    }
+    if (bitCount(attempt.open) < majorityOf(attempt.electorate.voters.length)) return null;
+    if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);
+    attempt.isAccepting = true;
+    attempt.epoch = Math.max(attempt.epochSeen, this.#epochSeen, this.#serveEpoch) + 1;
+    attempt.resendMs = turn.authorityMs + this.profile.resendMs;
+    attempt.closed = 0;
+    attempt.waits.length = 0;
+    this.#sendAll(attempt, turn);
+    return null;
+  }
+
+  onAccepted(from: HostId, message: Accepted, turn: Turn): Outcome | null {
+    const attempt = this.#match(message);
+    if (!attempt || !attempt.isAccepting) return null;
+    const bit = voterBit(attempt.electorate, from);
+    if (bit === 0) return null;
+    attempt.accepted |= bit;
+    if (message.isFull) attempt.isFull = true;
+    const count = attempt.electorate.voters.length;
+    // Whoever wants to take over needs a majority; so many voters suffice to deny it one. More only in pair mode.
+    const isPair = count === 2 && attempt.purpose === 'renew' && !attempt.isFull;
+    const needed = isPair ? count - majorityOf(count) + 1 : majorityOf(count);
+    if (bitCount(attempt.accepted) < needed) return null;
+    if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);
+    const isExtending = attempt.purpose === 'renew' || attempt.purpose === 'park';
+    if (isExtending && !this.isHeld(turn)) return this.#fail('late', turn);
+    return this.#grant(attempt);
+  }
+
+  onReject(from: HostId, message: Reject, turn: Turn): Outcome | null {
+    this.#saw(message.promisedCounter, message.maxEpoch);
+    const attempt = this.#match(message);
+    if (!attempt) return null;
+    const bit = voterBit(attempt.electorate, from);
+    if (bit === 0) return null;
+    attempt.why = message.why;
+    if (attempt.purpose === 'renew') {
+      // A voter that was outrun, or got a rival's higher epoch, serves us again under higher numbers.
+      if (message.why === 'epoch')
+        this.#serveEpoch = Math.max(this.#serveEpoch, message.maxEpoch + 1);
+      else if (message.why !== 'ballot') return null;
+      if (!this.isHeld(turn) || this.#raises >= raisesMax) return null;
+      this.#raises++;
+      this.#begin('renew', attempt.electorate, attempt.ballot.session, false, turn);
+      return null;
+    }
+    if (((attempt.rejected | attempt.open) & bit) !== 0 && !attempt.isAccepting) return null;
+    if (!attempt.isAccepting) attempt.closed |= bit;
+    if ((attempt.rejected & bit) === 0) {
+      attempt.rejected |= bit;
+      attempt.waits.push(turn.authorityMs + message.remainMs);
+    }
+    return this.#failIfHopeless(attempt, turn);
+  }
+
+  /** Resends, and gives up. */
+  tick(turn: Turn): Outcome | null {
+    const attempt = this.#attempt;
+    if (!attempt) return null;
+    if (turn.authorityMs >= attempt.giveUpMs && attempt.purpose !== 'renew')
+      return this.#fail(attempt.why, turn);
+    if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);
+    if (turn.authorityMs >= attempt.resendMs) {
+      attempt.resendMs = turn.authorityMs + this.profile.resendMs;
+      this.#sendAll(attempt, turn);
+    }
+    return null;
+  }
+
+  #grant(attempt: Attempt): Outcome {
+    this.#attempt = null;
+    this.#raises = 0;
+    this.#ballot = attempt.ballot;
+    this.#exclusionMs = attempt.exclusionMs;
+    this.untilMs = attempt.untilMs;
+    this.#serveEpoch = attempt.epoch;
+    if (attempt.epoch > this.#epochSeen) this.#epochSeen = attempt.epoch;
+    if (attempt.purpose === 'acquire') this.epoch = attempt.epoch;
+    return {
+      kind: 'granted',
+      purpose: attempt.purpose,
+      isUninterrupted: attempt.isUninterrupted,
+      victim: attempt.isLastReleased ? null : attempt.lastOwner,
+    };
+  }
+
+  #failIfHopeless(attempt: Attempt, turn: Turn): Outcome | null {
+    const count = attempt.electorate.voters.length;
+    const lost = bitCount(
+      attempt.isAccepting ? attempt.rejected & ~attempt.accepted : attempt.closed,
+    );
+    if (count - lost >= majorityOf(count)) return null;
+    return this.#fail(attempt.why, turn);
+  }
+
+  #fail(why: Reject['why'] | 'timeout' | 'late', turn: Turn): Outcome {
+    const attempt = this.#attempt!;
+    this.#attempt = null;
+    const count = attempt.electorate.voters.length;
+    const lost = attempt.waits.length;
+    // So many of those that refused must come free before a majority can be open.
+    const needed = majorityOf(count) - (count - lost);
+    let waitMs = 0;
+    if (needed > 0) {
+      attempt.waits.sort((a, b) => a - b);
+      waitMs = Math.max(0, attempt.waits[needed - 1]! - turn.authorityMs);
+    }
+    const isGrantOut = attempt.isAccepting && attempt.purpose === 'acquire';
+    if (isGrantOut) this.#failed = attempt.ballot;
+    return {
+      kind: 'failed',
+      purpose: attempt.purpose,
+      why,
+      waitMs,
+      other: attempt.other,
+      isGrantOut,
+    };
+  }
+
+  #saw(counter: number, epoch: Epoch): void {
+    if (counter > this.#counter) this.#counter = counter;
+    if (epoch > this.#epochSeen) this.#epochSeen = epoch;
+  }
+
+  /** Of the attempt under way, under the voters under which it runs. */
+  #match(message: PromiseReply | Accepted | Reject): Attempt | null {
+    const attempt = this.#attempt;
+    if (!attempt) return null;
+    const { ballot } = attempt;
+    if (message.ballot.counter !== ballot.counter || message.ballot.session !== ballot.session)
+      return null;
+    const { ref } = attempt.electorate;
+    if (message.n !== ref.n || message.generation !== ref.generation) return null;
+    return attempt;
+  }
+
+  // ---- Sending ----------------------------------------------------------------------------------------------------------
+
+  #sendAll(attempt: Attempt, turn: Turn): void {
+    const { voters } = attempt.electorate;
+    const done = attempt.isAccepting ? attempt.accepted : attempt.open | attempt.closed;
+    const message = attempt.isAccepting ? this.#accept(attempt) : this.#prepare(attempt);
+    for (let index = 0; index < voters.length; index++) {
+      if ((done & (1 << index)) === 0) turn.send(voters[index]!, message);
+    }
+  }
+
+  #prepare(attempt: Attempt): Prepare {
+    const { ref } = attempt.electorate;
+    return {
+      kind: 'prepare',
+      env: ref.env,
+      generation: ref.generation,
+      n: ref.n,
+      name: this.name,
+      ballot: attempt.ballot,
+      isForced: attempt.isForced,
+    };
+  }
+
+  #accept(attempt: Attempt): Accept {
+    const { ref } = attempt.electorate;
+    return {
+      kind: 'accept',
+      env: ref.env,
+      generation: ref.generation,
+      n: ref.n,
+      name: this.name,
+      ballot: attempt.ballot,
+      purpose: attempt.purpose,
+      epoch: attempt.epoch,
+      exclusionMs: attempt.exclusionMs,
+      isForced: attempt.isForced,
+    };
+  }
+
+  #sendRelease(ballot: Ballot, electorate: Electorate, successor: HostId | null, turn: Turn): void {
+    const { ref } = electorate;
+    const message: Release = {
+      kind: 'release',
+      env: ref.env,
+      generation: ref.generation,
+      n: ref.n,
+      name: this.name,
+      ballot,
+      successor,
+    };
+    for (const voter of electorate.voters) turn.send(voter, message);
+  }
+}
+
+/** 0 when it is none of these voters. */
+function voterBit(electorate: Electorate, host: HostId): number {
+  const index = electorate.voters.indexOf(host);
+  return index < 0 ? 0 : 1 << index;
+}
+
+function bitCount(bits: number): number {
+  let count = 0;
+  for (let rest = bits; rest !== 0; rest &= rest - 1) count++;
+  return count;
+}
