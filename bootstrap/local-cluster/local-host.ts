@@ -19,7 +19,7 @@ import { ClusterError } from '../../daemon/errors.ts';
 import { gatewayAddress, prefixLength, type LanSwitch } from './lan-switch.ts';
 import { isRunning, killProcess, processId, type ProcessId } from './process-id.ts';
 import { runCommand, type CommandOptions, type CommandResult } from './run-command.ts';
-import { removeCgroup, thawCgroup } from './run-record.ts';
+import { gatesOf, removeCgroup, thawCgroup } from './run-record.ts';
 
 export const repoDir = resolve(import.meta.dirname, '../..');
 const nodeDir = dirname(process.execPath);
@@ -139,11 +139,13 @@ export class LocalHost {
     const dead = this.processes;
     if (this.#init === null) return;
     killProcess(this.#init);
-    thawCgroup(this.#surroundings.cgroup);
+    // What is frozen dies when it is thawed, and not before.
+    const cgroups = [this.#surroundings.cgroup, ...gatesOf(this.dir)];
+    for (const cgroup of cgroups) thawCgroup(cgroup);
     await waitUntil(() => !dead.some(isRunning), 10_000, `${this.name} to die`);
     this.#init = this.#supervisor = this.#engine = null;
     await this.#surroundings.lanSwitch.unplug(this.index);
-    removeCgroup(this.#surroundings.cgroup);
+    for (const cgroup of cgroups) removeCgroup(cgroup);
     this.#surroundings.onProcesses();
   }
 

@@ -9,6 +9,7 @@ import {
   renameSync,
   rmdirSync,
   rmSync,
+  statSync,
   writeFileSync,
   existsSync,
 } from 'node:fs';
@@ -88,7 +89,7 @@ export async function removeRun(record: RunRecord): Promise<void> {
   const deadline = Date.now() + 10_000;
   for (;;) {
     try {
-      for (const cgroup of record.cgroups) removeCgroup(cgroup);
+      for (const cgroup of cgroupsOfRun(record)) removeCgroup(cgroup);
       rmSync(record.dir, { recursive: true, force: true });
       return;
     } catch (error) {
@@ -102,7 +103,28 @@ export async function removeRun(record: RunRecord): Promise<void> {
 /** Only the killing, synchronous: what an exit handler can do. */
 export function killRun(record: RunRecord): void {
   for (const id of record.processes) killProcess(id);
-  for (const cgroup of record.cgroups) thawCgroup(cgroup);
+  for (const cgroup of cgroupsOfRun(record)) thawCgroup(cgroup);
+}
+
+function cgroupsOfRun({ cgroups, hosts, dir }: RunRecord): string[] {
+  return [...cgroups, ...hosts.flatMap(({ name }) => gatesOf(join(dir, name)))];
+}
+
+/**
+ * Gates of exclusive work of one host, in the machine's own tree of cgroups: all hosts share it, and the end of the host's
+ * id in the name tells them apart. `dir`: of the host, on the machine.
+ */
+export function gatesOf(dir: string): string[] {
+  const idFile = join(dir, 'upper', 'var', 'lib', 'trellis', 'host.id');
+  const host = existsSync(idFile) ? readFileSync(idFile, 'utf8').slice(0, 6) : '';
+  // Never a member, or not any more: then it has given them back.
+  if (!/^[0-9a-f]{6}$/.test(host)) return [];
+  const pattern = new RegExp(`^trellis-x-[0-9a-f]{8}-[0-9a-z]+-${host}$`);
+  const base = '/sys/fs/cgroup';
+  const names = [base, ...readdirSync(base).map((controller) => join(base, controller))]
+    .filter((root) => statSync(root).isDirectory())
+    .flatMap((root) => readdirSync(root));
+  return [...new Set(names)].filter((name) => pattern.test(name));
 }
 
 /** Version 1 lists controllers as directories; version 2 is one tree. Both are covered by looking one level down. */
