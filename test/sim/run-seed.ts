@@ -1,4 +1,5 @@
 /** One seed: safety with faults, then faults stop and it must converge, then the target judges what is left. */
+import type { LeaseWorldOptions } from './lease/options.ts';
 import { SimRandom } from './sim-random.ts';
 import { FaultInjector, swarmOptions, type SwarmOptions } from './swarm.ts';
 import type { Target } from './target.ts';
@@ -14,7 +15,9 @@ export interface Outcome {
   readonly failure: string | null;
   /** For a failure: the newest log lines. */
   readonly lines: readonly string[];
-  readonly swarm: SwarmOptions;
+  readonly swarm: SwarmOptions | LeaseWorldOptions;
+  /** Events handled, where they are counted. */
+  readonly steps?: number;
 }
 
 export function runSeed(

@@ -6,13 +6,16 @@
  *   npm run sim -- --hours 8                     until so much real time is over
  *   npm run sim -- --target trellis --seed 123   one seed, its options and its trace
  *   npm run sim -- --target trellis --seed 123 --log full   and every log line
+ *   npm run sim -- --target lease --steps 100000000   leases, until so many events have been handled
+ *   npm run sim -- --mutants                     every known-broken variant of the leases has to be caught
  */
 import { execFileSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker } from 'node:worker_threads';
-import { runSeed, type Outcome } from './run-seed.ts';
-import { targetNamed, targets } from './targets.ts';
+import { runMutants } from './lease/mutate.ts';
+import { runAny, targetNames } from './run-any.ts';
+import type { Outcome } from './run-seed.ts';
 
 interface Job {
   readonly target: string;
@@ -23,10 +26,12 @@ const usage = `npm run sim -- [FLAGS]: simulated clusters, each from one seed, w
 
   --seeds N        that many seeds of each target (default 2000)
   --hours H        until so much real time has passed
+  --steps N        until targets that count events have handled so many
   --from N         the first seed (default: from the clock)
-  --target NAME    only ${targets.map(({ name }) => name).join(' or ')}
+  --target NAME    only ${targetNames.join(' or ')}
   --seed X         one seed alone; --log full prints every line of it
   --workers N      threads (default: one per core)
+  --mutants        no swarm: leases with one rule broken at a time; each has to be caught. --only NAME,NAME
 
 A failure prints the seed, the commit and the line that repeats it.
 `;
@@ -47,6 +52,9 @@ async function main(): Promise<void> {
       target: { type: 'string' },
       log: { type: 'string' },
       workers: { type: 'string' },
+      steps: { type: 'string' },
+      mutants: { type: 'boolean' },
+      only: { type: 'string' },
       help: { type: 'boolean', short: 'h' },
     },
   });
@@ -54,10 +62,16 @@ async function main(): Promise<void> {
     process.stdout.write(usage);
     return;
   }
-  const names =
-    values.target === undefined
-      ? targets.map(({ name }) => name)
-      : [targetNamed(values.target).name];
+  if (values.mutants === true) {
+    const areCaught = runMutants(values.only?.split(',') ?? null, (line) => console.log(line));
+    console.log(areCaught ? 'every mutant was caught' : 'NOT every mutant was caught');
+    process.exitCode = areCaught ? 0 : 1;
+    return;
+  }
+  const names = values.target === undefined ? targetNames : [values.target];
+  for (const name of names)
+    if (!targetNames.includes(name))
+      throw new Error(`no simulated target ${name}; there are: ${targetNames.join(', ')}`);
   if (values.seed !== undefined) {
     process.exitCode = names
       .map((name) => runOne(name, count('--seed', values.seed), values.log))
@@ -70,7 +84,11 @@ async function main(): Promise<void> {
   if (hours !== null && !(hours > 0)) throw new Error('--hours takes a positive number');
   process.exitCode = await runMany({
     names,
-    seeds: hours === null ? count('--seeds', values.seeds ?? '2000') : Number.POSITIVE_INFINITY,
+    seeds:
+      hours === null && values.steps === undefined
+        ? count('--seeds', values.seeds ?? '2000')
+        : Number.POSITIVE_INFINITY,
+    steps: values.steps === undefined ? Number.POSITIVE_INFINITY : count('--steps', values.steps),
     from: count('--from', values.from ?? String(Math.floor(Date.now() / 1000))),
     untilMs: hours === null ? Number.POSITIVE_INFINITY : performance.now() + hours * 3_600_000,
     workers: count('--workers', values.workers ?? String(availableParallelism())),
@@ -86,11 +104,7 @@ function count(option: string, text: string | undefined): number {
 
 /** Verbose: for one seed. True when it passed. */
 function runOne(name: string, seed: number, log: string | undefined): boolean {
-  const outcome = runSeed(
-    targetNamed(name),
-    seed,
-    log === 'full' ? { print: (line) => console.log(line) } : {},
-  );
+  const outcome = runAny(name, seed, log === 'full' ? { print: (line) => console.log(line) } : {});
   console.log(`${name} seed ${seed}: ${JSON.stringify(outcome.swarm)}`);
   if (outcome.failure !== null) console.log(describe(outcome));
   const seconds = Math.round(outcome.simulatedMs / 1000);
@@ -103,23 +117,30 @@ function runOne(name: string, seed: number, log: string | undefined): boolean {
 async function runMany(options: {
   names: readonly string[];
   seeds: number;
+  steps: number;
   from: number;
   untilMs: number;
   workers: number;
 }): Promise<number> {
   const startedMs = performance.now();
   const totals = new Map(
-    options.names.map((name) => [name, { seeds: 0, clusterMs: 0, nodeMs: 0, slowestMs: 0 }]),
+    options.names.map((name) => [
+      name,
+      { seeds: 0, clusterMs: 0, nodeMs: 0, slowestMs: 0, steps: 0 },
+    ]),
   );
   const failures: Outcome[] = [];
   let reportedMs = startedMs;
-  const jobs = makeJobs(options, () => failures.length >= failuresMax);
+  let steps = 0;
+  const jobs = makeJobs(options, () => failures.length >= failuresMax || steps >= options.steps);
   await Promise.all(
     Array.from({ length: options.workers }, () =>
       work(jobs, (outcome) => {
         const total = totals.get(outcome.target);
         if (total === undefined) return;
         total.seeds++;
+        total.steps += outcome.steps ?? 0;
+        steps += outcome.steps ?? 0;
         total.clusterMs += outcome.simulatedMs;
         total.nodeMs += outcome.simulatedMs * outcome.nodeCount;
         total.slowestMs = Math.max(total.slowestMs, outcome.convergedMs);
@@ -129,7 +150,9 @@ async function runMany(options: {
         }
         if (performance.now() - reportedMs < progressEveryMs) return;
         reportedMs = performance.now();
-        console.log(`... ${[...totals].map(([name, { seeds }]) => `${name} ${seeds}`).join(', ')}`);
+        console.log(
+          `... ${[...totals].map(([name, total]) => `${name} ${total.seeds}${stepsOf(total.steps)}`).join(', ')}`,
+        );
       }),
     ),
   );
@@ -137,7 +160,7 @@ async function runMany(options: {
   for (const [name, total] of totals) {
     console.log(
       `${name}: ${total.seeds} seeds from ${options.from}, ${hoursOf(total.clusterMs)} cluster-hours ` +
-        `(${hoursOf(total.nodeMs)} node-hours) simulated, slowest convergence ${Math.round(total.slowestMs)} ms`,
+        `(${hoursOf(total.nodeMs)} node-hours) simulated, slowest convergence ${Math.round(total.slowestMs)} ms${stepsOf(total.steps, seconds)}`,
     );
   }
   console.log(
@@ -183,7 +206,7 @@ async function work(jobs: Iterator<Job>, onOutcome: (outcome: Outcome) => void):
 
 function serve(): void {
   parentPort?.on('message', (job: Job) => {
-    parentPort?.postMessage(runSeed(targetNamed(job.target), job.seed));
+    parentPort?.postMessage(runAny(job.target, job.seed));
   });
 }
 
@@ -193,7 +216,7 @@ function describe(outcome: Outcome): string {
     outcome.failure ?? '',
     ...outcome.lines.map((line) => `  ${line}`),
     `reproduce: npm run sim -- --target ${outcome.target} --seed ${outcome.seed} --log full`,
-    `then add '${outcome.target} ${outcome.seed}' to test/sim/seeds.txt`,
+    `then add '${outcome.target} ${outcome.seed}' to ${outcome.target === 'lease' ? 'test/sim/lease/seeds.txt' : 'test/sim/seeds.txt'}`,
   ].join('\n');
 }
 
@@ -207,6 +230,12 @@ function commit(): string {
     // A release without its history: the version of the source has to be known otherwise.
     return 'unknown';
   }
+}
+
+function stepsOf(steps: number, seconds?: number): string {
+  if (steps === 0) return '';
+  const rate = seconds === undefined ? '' : `, ${Math.round(steps / seconds)} a second`;
+  return `, ${steps} steps${rate}`;
 }
 
 function hoursOf(ms: number): string {

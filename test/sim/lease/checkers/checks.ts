@@ -1,0 +1,780 @@
+/**
+ * The laws of leases, looked at after every step. Each breach names its law (I1 to I21) and stops the run.
+ *
+ * **Fault budget**: what each law is claimed under.
+ * - Messages: lost, repeated, reordered, late without bound, to later incarnations. Clocks within ±ρ. Crashes and power cuts
+ *   of anything at any moment; tmpfs kept or lost as a whole; disks lose or tear only what was not synced.
+ * - I2 (traffic), and everything about acceptors, ballots, epochs and voters (I3 to I10, I12 to I14, I17, I18): always.
+ * - I1 (what runs): while the host's guard is alive and prompt. A guard that is dead, stopped, or late by more than 25 ms at
+ *   the end of its authority cannot freeze; until it has been back for `settleMs` its host is *excused*: the workload may
+ *   live on there, cut off from traffic. The specification's table says so ("all three killed and kept dead"). The same for
+ *   a host that slept, until its guard has looked. An excuse never covers the time before the end of the own authority.
+ * - `onLoss: keep` is excused from I1, I2 and the order of activations: that is what it means.
+ * - A freeze that the kernel refuses is outside (fence: panic or watchdog), until one succeeds.
+ * - Force: only against hosts that are without power. An operator who lies may have two.
+ *
+ * Acceptors are judged by what they say (`accepted`, `promise`), in real time: a shadow of each acceptor's records is kept
+ * here by the rules of the specification, not by those of the code.
+ */
+import type { HostId } from '../../../../crdt/ids.ts';
+import type { AcceptorState } from '../../../../daemon/lease/acceptor.ts';
+import type { AgentState } from '../../../../daemon/lease/agent.ts';
+import type { CoreMemory } from '../../../../daemon/lease/core.ts';
+import type { CoreEffect, CoreEvent, DurableRecord } from '../../../../daemon/lease/core-api.ts';
+import type { GuardCommand, GuardNotice, GuardReply } from '../../../../daemon/lease/guard-api.ts';
+import type {
+  Accept,
+  Message,
+  Prepare,
+  PromiseReply,
+  Accepted,
+  Release,
+} from '../../../../daemon/lease/messages.ts';
+import { majorityOf, type ChosenConfig, type Instant } from '../../../../daemon/lease/model.ts';
+import { clockMarginMs } from '../../../../daemon/lease/profiles.ts';
+import { foreverMs } from '../../../../daemon/lease/gate.ts';
+import type { Machine, SimGate } from '../machine.ts';
+import type { LeaseWorld } from '../world.ts';
+
+/** A guard that is back has this long to close what it finds: a tick, and the kernel. */
+export const settleMs = 150;
+
+export class Breach extends Error {
+  readonly law: string;
+  constructor(law: string, text: string) {
+    super(`${law}: ${text}`);
+    this.law = law;
+  }
+}
+
+interface ShadowRecord {
+  readonly host: HostId;
+  readonly session: string;
+  readonly counter: number;
+  readonly generation: number;
+  readonly n: number;
+  /** It said that it wants the full majority. */
+  readonly isFull: boolean;
+  /** On the acceptor's monotonic clock of this boot. */
+  readonly deadlineMonoMs: number;
+  readonly boot: number;
+}
+
+interface ShadowAcceptor {
+  record: ShadowRecord | null;
+  /** What the last message with a promise said, of this volatile state. */
+  promised: number;
+}
+
+interface Attempt {
+  readonly session: string;
+  readonly counter: number;
+  readonly use: string;
+  readonly life: number;
+  readonly atMs: number;
+}
+
+interface Arm {
+  readonly session: string;
+  readonly epoch: number;
+  readonly generation: number;
+  readonly n: number;
+  readonly untilMs: number;
+  readonly boot: number;
+}
+
+interface Activation {
+  readonly epoch: number;
+  readonly host: number;
+  readonly session: string;
+  readonly atMs: number;
+}
+
+/** Of one lease, over all hosts. */
+class LeaseBook {
+  readonly acceptors: ShadowAcceptor[];
+  readonly attempts: (Attempt | null)[];
+  readonly arms: (Arm | null)[];
+  readonly activations: Activation[] = [];
+  /** Highest epoch with which a shared resource was written. */
+  written = 0;
+  parkedBy: number | null = null;
+  forced = false;
+  constructor(count: number) {
+    this.acceptors = Array.from({ length: count }, () => ({ record: null, promised: 0 }));
+    this.attempts = Array.from({ length: count }, () => null);
+    this.arms = Array.from({ length: count }, () => null);
+  }
+}
+
+export class Checks {
+  readonly #world: LeaseWorld;
+  readonly #books = new Map<string, LeaseBook>();
+  /** By host: on its monotonic clock, and the boot that this belongs to. */
+  readonly #silentUntil: number[] = [];
+  readonly #configs = new Map<string, ChosenConfig>();
+  readonly #configTexts = new Map<string, string>();
+  readonly #newestServed: number[] = [];
+  readonly #generations: number[] = [];
+  #newest: ChosenConfig | null = null;
+  /** Highest epoch activated under voters of index `n`, by lease: for the floors. */
+  readonly #epochUnder = new Map<string, number[]>();
+  readonly counters = { activations: 0, renewals: 0, configs: 0, handovers: 0, parks: 0 };
+
+  constructor(world: LeaseWorld) {
+    this.#world = world;
+  }
+
+  begin(): void {
+    const { founding } = this.#world.truth;
+    if (founding !== null) this.#learnConfig(founding);
+    for (const _ of this.#world.machines) {
+      this.#silentUntil.push(0);
+      this.#newestServed.push(0);
+    }
+  }
+
+  newestChosen(): ChosenConfig | null {
+    return this.#newest;
+  }
+
+  activationsOf(name: string): readonly Activation[] {
+    return this.#book(name).activations;
+  }
+
+  #book(name: string): LeaseBook {
+    let book = this.#books.get(name);
+    if (book === undefined) {
+      book = new LeaseBook(this.#world.machines.length);
+      this.#books.set(name, book);
+    }
+    return book;
+  }
+
+  // ---- Lives -----------------------------------------------------------------------------------------------------------
+
+  onStart(machine: Machine, isFreshBoot: boolean, isVolatileKept: boolean, now: Instant): void {
+    const { index } = machine;
+    if (isVolatileKept) return;
+    // A host that never knew any voters has never granted anything.
+    const isNew = !machine.durable.has('chosen');
+    this.#silentUntil[index] = isNew ? 0 : (isFreshBoot ? 0 : now.monoMs) + this.#ttlMsMax();
+    this.#forget(index);
+  }
+
+  #ttlMsMax(): number {
+    return this.#newest?.config.ttlMsMax ?? 0;
+  }
+
+  /** This host's acceptor has lost its memory. */
+  #forget(index: number): void {
+    for (const book of this.#books.values()) {
+      const acceptor = book.acceptors[index];
+      if (acceptor === undefined) continue;
+      acceptor.record = null;
+      acceptor.promised = 0;
+      book.arms[index] = null;
+    }
+  }
+
+  onEnd(_machine: Machine): void {}
+
+  onPowerCut(machine: Machine): void {
+    this.#forget(machine.index);
+    for (const book of this.#books.values()) book.arms[machine.index] = null;
+  }
+
+  // ---- Events and effects ------------------------------------------------------------------------------------------------
+
+  beforeEvent(machine: Machine, event: CoreEvent, now: Instant): void {
+    if (event.kind === 'clock' && event.what === 'suspend') {
+      this.#silentUntil[machine.index] = now.monoMs + this.#ttlMsMax();
+      this.#forget(machine.index);
+      return;
+    }
+    if (event.kind === 'message' && event.message.kind === 'release')
+      this.#onReleaseArrived(machine, event.from, event.message, now);
+  }
+
+  #onReleaseArrived(machine: Machine, from: HostId, message: Release, now: Instant): void {
+    const acceptor = this.#book(message.name).acceptors[machine.index];
+    const record = acceptor?.record;
+    if (acceptor === undefined || record === null || record === undefined) return;
+    if (this.#isSilent(machine, now)) return;
+    if (from !== record.host || message.ballot.session !== record.session) return;
+    if (message.ballot.counter < record.counter) return;
+    acceptor.record = null;
+  }
+
+  onEffects(
+    machine: Machine,
+    effects: readonly CoreEffect[],
+    now: Instant,
+    event: CoreEvent | null,
+  ): void {
+    if (event !== null && this.#mayHoldMore(machine, event)) this.#lookAtTenures(machine, now);
+    for (const effect of effects) {
+      if (effect.kind === 'persist') this.onEffects(machine, effect.then, now, null);
+      else if (effect.kind === 'send') this.#onMessageMade(machine, effect.message, now);
+    }
+  }
+
+  /** A grant comes with an answer, or at once where the own vote is enough. */
+  #mayHoldMore(machine: Machine, event: CoreEvent): boolean {
+    if (event.kind !== 'message')
+      return event.kind !== 'tick' || this.#votersOf(machine) <= 2 || this.#holds(machine);
+    const { kind } = event.message;
+    return (
+      kind === 'accepted' ||
+      kind === 'handover' ||
+      kind === 'config' ||
+      this.#votersOf(machine) <= 2
+    );
+  }
+
+  #votersOf(machine: Machine): number {
+    const link = machine.durable.get('chosen');
+    return link?.kind === 'chosen' ? link.chosen.config.voters.length : 0;
+  }
+
+  #holds(machine: Machine): boolean {
+    for (const book of this.#books.values()) if (book.arms[machine.index] !== null) return true;
+    return false;
+  }
+
+  #onMessageMade(machine: Machine, message: Message, now: Instant): void {
+    switch (message.kind) {
+      case 'accepted':
+        this.#onAccepted(machine, message, now);
+        return;
+      case 'promise':
+        this.#onPromise(machine, message, now);
+        return;
+      case 'accept':
+        this.#observe(machine, message.name, now, message);
+        return;
+      default:
+    }
+  }
+
+  #isSilent(machine: Machine, now: Instant): boolean {
+    return now.monoMs < (this.#silentUntil[machine.index] ?? 0);
+  }
+
+  #isLive(machine: Machine, record: ShadowRecord, monoMs: number): boolean {
+    return record.boot === machine.boot && monoMs < record.deadlineMonoMs;
+  }
+
+  #onAccepted(machine: Machine, message: Accepted, now: Instant): void {
+    const { index } = machine;
+    if (this.#isSilent(machine, now))
+      throw new Breach('I7', `h${index} accepts ${message.name} while it has to be silent`);
+    this.#onServed(machine, message);
+    const acceptor = this.#book(message.name).acceptors[index] as ShadowAcceptor;
+    const { ballot } = message;
+    if (ballot.counter < acceptor.promised)
+      throw new Breach('I7', `h${index} accepts ballot ${ballot.counter} below its promise`);
+    acceptor.promised = ballot.counter;
+    if (message.purpose === 'acquire') this.#mayBeGranted(machine, message);
+    this.#observe(machine, message.name, now, message);
+  }
+
+  /**
+   * Looks at what this acceptor has granted and compares it with what it had: a live grant gives way to its own session, to
+   * its release, and to time, and to nothing else (I6).
+   */
+  #observe(
+    machine: Machine,
+    name: string,
+    now: Instant,
+    under: { generation: number; n: number; isFull?: boolean },
+  ): void {
+    const { index } = machine;
+    const core = this.#world.guards[index]?.core;
+    if (core === null || core === undefined) return;
+    const book = this.#book(name);
+    const acceptor = book.acceptors[index] as ShadowAcceptor;
+    const seat = seatOf(core.volatileState(), name);
+    const { record } = acceptor;
+    const granted = seat === null ? null : seat.granted;
+    if (
+      record !== null &&
+      this.#isLive(machine, record, now.monoMs) &&
+      (granted === null ||
+        granted.session !== record.session ||
+        (seat?.untilMs ?? 0) < record.deadlineMonoMs - 0.001) &&
+      !(record.host === machine.id && book.arms[index] === null)
+    )
+      throw new Breach(
+        'I6',
+        `h${index} gives up the live grant of ${record.host[0]}/${record.session.slice(0, 4)} on ${name} for ` +
+          (granted === null ? 'nothing' : `${granted.host[0]}/${granted.session.slice(0, 4)}`),
+      );
+    const isSame =
+      record !== null && granted?.session === record.session && granted.counter === record.counter;
+    const link = isSame ? record : under;
+    acceptor.record =
+      granted === null || seat === null
+        ? null
+        : {
+            host: granted.host,
+            session: granted.session,
+            counter: granted.counter,
+            generation: link.generation,
+            n: link.n,
+            isFull: under.isFull ?? (isSame && record.isFull),
+            deadlineMonoMs: seat.untilMs,
+            boot: machine.boot,
+          };
+  }
+
+  /** I21 */
+  #mayBeGranted(machine: Machine, message: Accepted): void {
+    const lease = machine.desiredFile?.leases.find(({ name }) => name === message.name);
+    if (lease === undefined || lease.candidates.includes(message.ballot.host)) return;
+    throw new Breach(
+      'I21',
+      `h${machine.index} grants ${message.name} to a host that is no candidate`,
+    );
+  }
+
+  #onPromise(machine: Machine, message: PromiseReply, now: Instant): void {
+    const { index } = machine;
+    if (this.#isSilent(machine, now))
+      throw new Breach('I7', `h${index} promises ${message.name} while it has to be silent`);
+    if (!message.isOpen) return;
+    this.#onServed(machine, message);
+    this.#observe(machine, message.name, now, message);
+    const acceptor = this.#book(message.name).acceptors[index] as ShadowAcceptor;
+    const { record } = acceptor;
+    if (
+      record !== null &&
+      record.session !== message.ballot.session &&
+      this.#isLive(machine, record, now.monoMs) &&
+      !(record.host === machine.id && this.#book(message.name).arms[index] === null)
+    )
+      throw new Breach('I6', `h${index} promises ${message.name} under a live lease of another`);
+    if (message.ballot.counter < acceptor.promised)
+      throw new Breach('I7', `h${index} promises a ballot below an earlier promise`);
+    acceptor.promised = message.ballot.counter;
+  }
+
+  /** I13: an acceptor never serves older voters than it did. */
+  #onServed(machine: Machine, message: { generation: number; n: number }): void {
+    const at = message.generation * 1e6 + message.n;
+    if (at < (this.#newestServed[machine.index] ?? 0))
+      throw new Breach('I13', `h${machine.index} serves voters ${message.n} after newer ones`);
+    this.#newestServed[machine.index] = at;
+  }
+
+  // ---- Sending -----------------------------------------------------------------------------------------------------------
+
+  onSend(machine: Machine, _to: HostId, message: Message): void {
+    switch (message.kind) {
+      case 'prepare':
+        this.#onAttempt(machine, message, 'prepare');
+        return;
+      case 'accept':
+        this.#onAttempt(machine, message, message.purpose);
+        return;
+      case 'release': {
+        const gate = machine.gates.get(message.name);
+        if (gate !== undefined && (gate.process !== null || !gate.isFrozen))
+          throw new Breach('I11', `h${machine.index} releases ${message.name} before it is empty`);
+        return;
+      }
+      default:
+    }
+  }
+
+  /** I10 and I19. */
+  #onAttempt(machine: Machine, message: Prepare | Accept, use: string): void {
+    const { index } = machine;
+    const book = this.#book(message.name);
+    const { counter, session } = message.ballot;
+    const { life } = this.#world.guards[index] as { life: number };
+    const last = book.attempts[index] ?? null;
+    if (last !== null && last.session === session && last.counter === counter) {
+      if (last.life !== life)
+        throw new Breach('I10', `h${index} uses ballot ${counter} again after a restart`);
+      const isSame = last.use === use || (last.use === 'prepare' && use !== 'prepare');
+      if (!isSame)
+        throw new Breach('I10', `h${index} uses ballot ${counter} for ${last.use} and ${use}`);
+      if (last.use === use) return;
+    } else if (last !== null && last.session === session && counter < last.counter) {
+      throw new Breach('I10', `h${index} goes back from ballot ${last.counter} to ${counter}`);
+    }
+    book.attempts[index] = { session, counter, use, life, atMs: this.#world.nowMs };
+    if (use !== 'prepare') return;
+    const desired = machine.desiredFile;
+    const lease = desired?.leases.find(({ name }) => name === message.name);
+    if (desired === null || lease === undefined || book.forced) return;
+    if (desired.isWitness)
+      throw new Breach('I19', `the witness h${index} asks for ${message.name}`);
+    if (desired.isFrozen || lease.isFrozen)
+      throw new Breach('I19', `h${index} asks for ${message.name}, which is frozen`);
+  }
+
+  // ---- Authority ---------------------------------------------------------------------------------------------------------
+
+  /** What the core believes to hold, after an event that may have changed it. */
+  #lookAtTenures(machine: Machine, now: Instant): void {
+    const core = this.#world.guards[machine.index]?.core;
+    if (core === null || core === undefined) return;
+    const memory = core.volatileState() as CoreMemory;
+    for (const agent of memory.agents) {
+      const book = this.#book(agent.name);
+      const before = book.arms[machine.index] ?? null;
+      if (!agent.isHolding && !agent.isParked) {
+        if (before !== null) book.arms[machine.index] = null;
+        continue;
+      }
+      const { untilMs } = agent.proposer;
+      if (agent.isParked) {
+        if (before !== null && before.untilMs !== foreverMs)
+          book.arms[machine.index] = { ...before, untilMs: foreverMs };
+        continue;
+      }
+      if (before?.untilMs === untilMs) continue;
+      this.#granted(machine, agent, memory.session, now);
+    }
+  }
+
+  /** A guard takes authority until `untilMs` of its own clock, or extends it. */
+  #granted(machine: Machine, agent: AgentState, session: string, now: Instant): void {
+    const { index } = machine;
+    const { name } = agent;
+    const { epoch, untilMs } = agent.proposer;
+    const book = this.#book(name);
+    const before = book.arms[index] ?? null;
+    if (untilMs <= now.authorityMs) throw new Breach('I3', `h${index} takes ${name} after its end`);
+    const isContinued =
+      before !== null &&
+      before.epoch === epoch &&
+      before.session === session &&
+      before.boot === machine.boot;
+    if (isContinued && before.untilMs <= now.authorityMs && untilMs > before.untilMs)
+      throw new Breach('I17', `h${index} renews ${name} after its authority has ended`);
+    const link = machine.durable.get('chosen');
+    if (link?.kind === 'chosen') this.#observe(machine, name, now, link.chosen.config);
+    const under = this.#certificate(machine, book, { name, session, untilMs, isContinued });
+    book.arms[index] = { session, epoch, ...under, untilMs, boot: machine.boot };
+    this.counters.renewals++;
+    this.#onActivation(index, name, book, epoch, session, under);
+  }
+
+  /** I3: what the workload is told is never more than what is held. */
+  onLeaseFile(machine: Machine, gate: SimGate): void {
+    const untilMs = gate.fileUntilMs;
+    if (untilMs === null || untilMs >= foreverMs) return;
+    const now = this.#now(machine);
+    if (untilMs <= now.authorityMs)
+      throw new Breach('I3', `h${machine.index} opens ${gate.name} after its end`);
+    const arm = this.#book(gate.name).arms[machine.index] ?? null;
+    if (arm === null || untilMs > arm.untilMs || gate.fileEpoch !== arm.epoch)
+      throw new Breach('I3', `h${machine.index} opens ${gate.name} for longer than it holds it`);
+  }
+
+  #now(machine: Machine): Instant {
+    const realMs = this.#world.nowMs;
+    return { monoMs: machine.monoMs(realMs), authorityMs: machine.authorityMs(realMs) };
+  }
+
+  /** I4 and I5: a quorum of distinct voters of one configuration refuses others for longer than this authority lasts. */
+  #certificate(
+    machine: Machine,
+    book: LeaseBook,
+    tenure: { name: string; session: string; untilMs: number; isContinued: boolean },
+  ): { generation: number; n: number } {
+    const { name, session, untilMs, isContinued } = tenure;
+    const endMs = machine.realOfAuthority(untilMs, this.#world.nowMs);
+    let seen = '';
+    for (const { record } of book.acceptors) {
+      if (record === null || record.session !== session) continue;
+      const key = `${record.generation}/${record.n}`;
+      const config = this.#configs.get(key)?.config;
+      if (config === undefined) continue;
+      let count = 0;
+      let isFull = false;
+      for (const voter of config.voters) {
+        const index = this.#world.indexOf(voter);
+        if (!this.#excludes(index, book, session, key, endMs)) continue;
+        count++;
+        isFull ||= book.acceptors[index]?.record?.isFull === true;
+      }
+      const isPair = config.voters.length === 2 && isContinued && !isFull;
+      const need = isPair ? 1 : majorityOf(config.voters.length);
+      if (count >= need) return { generation: record.generation, n: record.n };
+      seen += ` (${key}: ${count} of ${need})`;
+    }
+    throw new Breach('I5', `h${machine.index} holds ${name} without a quorum that lasts${seen}`);
+  }
+
+  #excludes(index: number, book: LeaseBook, session: string, key: string, endMs: number): boolean {
+    const machine = this.#world.machines[index];
+    const record = book.acceptors[index]?.record;
+    if (machine === undefined) return false;
+    const realMs = this.#world.nowMs;
+    if (machine.isUp && machine.realOfMono(this.#silentUntil[index] ?? 0, realMs) >= endMs)
+      return true;
+    if (!machine.isUp) return true;
+    if (record === null || record === undefined || record.session !== session) return false;
+    if (`${record.generation}/${record.n}` !== key || record.boot !== machine.boot) return false;
+    return machine.realOfMono(record.deadlineMonoMs, realMs) >= endMs - 0.001;
+  }
+
+  #onActivation(
+    host: number,
+    name: string,
+    book: LeaseBook,
+    epoch: number,
+    session: string,
+    under: { generation: number; n: number },
+  ): void {
+    this.#epochUnder.set(name, this.#raise(this.#epochUnder.get(name) ?? [], under.n, epoch));
+    this.#adjacent(under, name);
+    const last = book.activations.at(-1);
+    if (
+      last !== undefined &&
+      last.epoch === epoch &&
+      last.host === host &&
+      last.session === session
+    )
+      return;
+    if (book.parkedBy !== null && book.parkedBy !== host)
+      throw new Breach('I18', `h${host} takes ${name}, which h${book.parkedBy} has parked`);
+    if (last !== undefined && epoch <= last.epoch && !this.#isKept(name))
+      throw new Breach(
+        'I8',
+        `${name}: epoch ${epoch} of h${host} after ${last.epoch} of h${last.host}`,
+      );
+    book.activations.push({ epoch, host, session, atMs: this.#world.nowMs });
+    this.counters.activations++;
+  }
+
+  #raise(list: number[], n: number, epoch: number): number[] {
+    while (list.length <= n) list.push(0);
+    list[n] = Math.max(list[n] ?? 0, epoch);
+    return list;
+  }
+
+  /** I12: nobody lives under voters two steps back. */
+  #adjacent(under: { generation: number; n: number }, name: string): void {
+    for (const [index, machine] of this.#world.machines.entries()) {
+      const arm = this.#book(name).arms[index];
+      if (arm === null || arm === undefined || arm.boot !== machine.boot) continue;
+      if (arm.generation !== under.generation || arm.n >= under.n - 1) continue;
+      if (arm.untilMs >= foreverMs) continue;
+      if (machine.authorityMs(this.#world.nowMs) < arm.untilMs)
+        throw new Breach(
+          'I12',
+          `h${index} holds ${name} under voters ${arm.n}, another under ${under.n}`,
+        );
+    }
+  }
+
+  // ---- Gates -------------------------------------------------------------------------------------------------------------
+
+  onThaw(machine: Machine, gate: SimGate): void {
+    const { process } = gate;
+    if (process !== null && process.epoch !== gate.fileEpoch && !this.#isKept(gate.name)) {
+      const { activations } = this.#book(gate.name);
+      const lease = this.#world.truth.leases.find(({ spec }) => spec.name === gate.name);
+      const since = activations.findLast(({ epoch }) => epoch === gate.fileEpoch);
+      const isOlder = since !== undefined && process.startedMs < since.atMs;
+      const foreign = activations.some(
+        ({ epoch, host }) =>
+          epoch > process.epoch && epoch <= gate.fileEpoch && host !== machine.index,
+      );
+      if (isOlder && (foreign || (lease?.onLoss === 'stop' && this.#isPolicyFixed())))
+        throw new Breach(
+          'I16',
+          `h${machine.index} thaws what was started under epoch ${process.epoch} of ${gate.name} under ${gate.fileEpoch}`,
+        );
+    }
+    this.#exclusion(machine, gate);
+  }
+
+  #isPolicyFixed(): boolean {
+    return !this.#world.options.acts.includes('profile');
+  }
+
+  onShut(_machine: Machine, _gate: SimGate): void {}
+
+  onStarted(machine: Machine, gate: SimGate): void {
+    this.#exclusion(machine, gate);
+  }
+
+  #isKept(name: string): boolean {
+    return this.#world.truth.leases.some(
+      ({ spec, onLoss }) => spec.name === name && (onLoss === 'keep' || spec.onLoss === 'keep'),
+    );
+  }
+
+  /** I1. */
+  #exclusion(machine: Machine, gate: SimGate): void {
+    if (!gate.isRunning || this.#isKept(gate.name)) return;
+    if (this.#isExcused(machine, gate)) return;
+    for (const other of this.#world.machines) {
+      if (other === machine || !other.isUp || other.isAsleep) continue;
+      const theirs = other.gates.get(gate.name);
+      if (theirs === undefined || !theirs.isRunning || this.#isExcused(other, theirs)) continue;
+      throw new Breach('I1', `${gate.name} runs on h${machine.index} and h${other.index}`);
+    }
+    this.#write(machine, gate);
+  }
+
+  /** I9: who may write is not refused by a resource that has seen a higher epoch. */
+  #write(machine: Machine, gate: SimGate): void {
+    if (gate.trafficUntilMs <= machine.authorityMs(this.#world.nowMs)) return;
+    const book = this.#book(gate.name);
+    if (gate.fileEpoch < book.written)
+      throw new Breach(
+        'I9',
+        `h${machine.index} writes ${gate.name} with ${gate.fileEpoch} after ${book.written}`,
+      );
+    book.written = gate.fileEpoch;
+  }
+
+  #isExcused(machine: Machine, gate: SimGate): boolean {
+    if (gate.isBroken || machine.isAsleep) return true;
+    const realMs = this.#world.nowMs;
+    if (gate.fileUntilMs !== null && machine.authorityMs(realMs) < gate.fileUntilMs) return false;
+    // Given up a moment ago: the kernel is about to freeze it.
+    if (gate.fileUntilMs === null && realMs - gate.fileAtMs < settleMs) return true;
+    const guard = this.#world.guards[machine.index];
+    if (guard === undefined || !guard.isPrompt()) return true;
+    return realMs - guard.promptSinceMs < settleMs;
+  }
+
+  onTraffic(machine: Machine, gate: SimGate): void {
+    const realMs = this.#world.nowMs;
+    if (gate.trafficUntilMs <= machine.authorityMs(realMs) || this.#isKept(gate.name)) return;
+    for (const other of this.#world.machines) {
+      if (other === machine || !other.isUp) continue;
+      const theirs = other.gates.get(gate.name);
+      if (theirs === undefined || theirs.trafficUntilMs <= other.authorityMs(realMs)) continue;
+      throw new Breach(
+        'I2',
+        `traffic of ${gate.name} is let in on h${machine.index} and h${other.index}`,
+      );
+    }
+  }
+
+  /** I15, and I1 as time passes. */
+  afterEvent(): void {
+    for (const machine of this.#world.machines) {
+      if (!machine.isUp || machine.isAsleep) continue;
+      for (const gate of machine.gateList) {
+        if (gate.isFrozen) continue;
+        if (gate.process !== null) this.#exclusion(machine, gate);
+        if (gate.fileUntilMs !== null && gate.fileUntilMs >= foreverMs) continue;
+        if (this.#isKept(gate.name) || this.#isExcused(machine, gate)) continue;
+        const authorityMs = machine.authorityMs(this.#world.nowMs);
+        if (gate.fileUntilMs === null || authorityMs > gate.fileUntilMs + clockMarginMs)
+          throw new Breach(
+            'I15',
+            `the gate of ${gate.name} on h${machine.index} is open without authority`,
+          );
+      }
+    }
+  }
+
+  // ---- Voters --------------------------------------------------------------------------------------------------------------
+
+  onDurable(machine: Machine, record: DurableRecord): void {
+    if (record.kind !== 'chosen') return;
+    this.#learnConfig(record.chosen);
+    // Voters by force: what was granted under the old ones is void.
+    const { generation } = record.chosen.config;
+    if (generation > (this.#generations[machine.index] ?? 0)) this.#forget(machine.index);
+    this.#generations[machine.index] = generation;
+  }
+
+  /** I12 and I14: one line of configurations per generation, each a step from the last, above every epoch two steps back. */
+  #learnConfig(chosen: ChosenConfig): void {
+    const { config } = chosen;
+    const key = `${config.generation}/${config.n}`;
+    const text = JSON.stringify(config);
+    const known = this.#configTexts.get(key);
+    if (known !== undefined) {
+      if (known !== text)
+        throw new Breach('I12', `two voter configurations ${key}: ${known} and ${text}`);
+      return;
+    }
+    this.#configTexts.set(key, text);
+    this.#configs.set(key, chosen);
+    this.counters.configs++;
+    const newest = this.#newest?.config;
+    if (
+      newest === undefined ||
+      config.generation > newest.generation ||
+      (config.generation === newest.generation && config.n > newest.n)
+    )
+      this.#newest = chosen;
+    const before = this.#configs.get(`${config.generation}/${config.n - 1}`)?.config;
+    if (before !== undefined) {
+      const changed =
+        config.voters.filter((voter) => !before.voters.includes(voter)).length +
+        before.voters.filter((voter) => !config.voters.includes(voter)).length;
+      if (changed > 1)
+        throw new Breach('I12', `configuration ${key} changes ${changed} voters at once`);
+    }
+    for (const [name, epochs] of this.#epochUnder) {
+      const floor = config.floors.find((one) => one.name === name)?.epoch ?? config.floorRest;
+      for (let n = 0; n <= config.n - 2; n++)
+        if (floor < (epochs[n] ?? 0))
+          throw new Breach(
+            'I14',
+            `configuration ${key} lets ${name} fall to ${floor} below ${epochs[n]}`,
+          );
+    }
+  }
+
+  // ---- Operators -----------------------------------------------------------------------------------------------------------
+
+  onCommand(machine: Machine, command: GuardCommand, _id: number): void {
+    if (command.kind === 'unpark') {
+      for (const [name, book] of this.#books)
+        if (book.parkedBy === machine.index && (command.name === null || command.name === name))
+          book.parkedBy = null;
+    }
+    if (command.kind === 'force-active') {
+      const book = this.#book(command.name);
+      book.parkedBy = null;
+      book.forced = true;
+    }
+    if (command.kind === 'force-voters')
+      for (const book of this.#books.values()) book.parkedBy = null;
+  }
+
+  onReply(machine: Machine, command: GuardCommand, reply: GuardReply): void {
+    if (!reply.isOk) return;
+    if (command.kind === 'switch') this.counters.handovers++;
+    if (command.kind !== 'park') return;
+    this.counters.parks++;
+    for (const [name, book] of this.#books) {
+      if (command.name !== null && command.name !== name) continue;
+      const last = book.activations.at(-1);
+      if (last !== undefined && last.host === machine.index) book.parkedBy = machine.index;
+    }
+  }
+
+  onNotice(_machine: Machine, _notice: GuardNotice): void {}
+}
+
+interface SeenSeat {
+  readonly granted: {
+    readonly host: HostId;
+    readonly session: string;
+    readonly counter: number;
+  } | null;
+  readonly untilMs: number;
+}
+
+/** White box: what the core would store of this lease's acceptor. */
+function seatOf(state: unknown, name: string): SeenSeat | null {
+  const { seats } = (state as { readonly acceptor: AcceptorState }).acceptor;
+  const seat = seats.find(([known]) => known === name);
+  return seat === undefined ? null : { granted: seat[2], untilMs: seat[3] };
+}

@@ -1,0 +1,112 @@
+/** One seed of leases: safety with faults, then faults stop and everything has to have one holder again. */
+import { SimRandom } from '../sim-random.ts';
+import { Breach } from './checkers/checks.ts';
+import type { CoreFactory } from './core-port.ts';
+import { Faults } from './faults.ts';
+import { drawOptions, type LeaseWorldOptions } from './options.ts';
+import { LeaseWorld } from './world.ts';
+
+export interface LeaseOutcome {
+  readonly seed: number;
+  readonly steps: number;
+  readonly simulatedMs: number;
+  readonly convergedMs: number;
+  readonly traceHash: string;
+  /** The law that was broken, 'L1' when it did not converge, 'crash' for any other error; null: none. */
+  readonly law: string | null;
+  readonly failure: string | null;
+  readonly options: LeaseWorldOptions;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/** Silence, exclusion, retries with backoff, a handover that nobody finishes, a clear that fails. */
+export const convergeWithinMs = 60_000;
+
+export function runLeaseSeed(
+  seed: number,
+  settings: {
+    readonly options?: Partial<LeaseWorldOptions>;
+    readonly makeCore?: CoreFactory;
+    readonly print?: (line: string) => void;
+    readonly stepsMax?: number;
+  } = {},
+): LeaseOutcome {
+  const options = {
+    ...drawOptions(new SimRandom(`lease/${seed}/options`)),
+    ...settings.options,
+  };
+  let world: LeaseWorld | null = null;
+  let faults: Faults | null = null;
+  let law: string | null = null;
+  let failure: string | null = null;
+  let convergedMs = 0;
+  try {
+    world = new LeaseWorld({
+      seed,
+      options,
+      ...(settings.makeCore && { makeCore: settings.makeCore }),
+      ...(settings.print && { print: settings.print }),
+    });
+    faults = new Faults(world);
+    world.run({ forMs: options.forMs });
+    faults.stopAll();
+    convergedMs = converge(world);
+  } catch (error) {
+    law = error instanceof Breach ? error.law : 'crash';
+    failure = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    if (world !== null) failure = `at ${(world.nowMs / 1000).toFixed(3)} s, ${failure}`;
+  }
+  return {
+    seed,
+    steps: world?.steps ?? 0,
+    simulatedMs: world?.nowMs ?? 0,
+    convergedMs,
+    traceHash: world?.trace.hash() ?? '',
+    law,
+    failure,
+    options,
+    counters: { ...world?.checks.counters, ...(faults && Object.fromEntries(faults.counts)) },
+  };
+}
+
+/** Runs without faults until nothing is pending; throws what is. */
+export function converge(world: LeaseWorld): number {
+  const startMs = world.nowMs;
+  let pending: string | null = 'not looked';
+  while (world.nowMs < startMs + convergeWithinMs) {
+    world.run({ forMs: 250 });
+    pending = pendingOf(world);
+    if (pending === null) return world.nowMs - startMs;
+    for (const machine of world.machines)
+      if (!machine.isAsleep) {
+        world.startGuard(machine.index);
+        world.daemons[machine.index]?.start();
+        if (machine.isUp && (world.nowMs - startMs) % 2_000 < 250)
+          world.command(machine.index, { kind: 'unpark', name: null });
+      }
+  }
+  throw new Breach('L1', `not converged within ${convergeWithinMs} ms: ${pending}`);
+}
+
+/** What is missing: every lease with a candidate has one holder, with its workload running; null: nothing. */
+export function pendingOf(world: LeaseWorld): string | null {
+  for (const machine of world.machines) {
+    if (!machine.isUp || machine.isAsleep) return `h${machine.index} is not up`;
+    if (world.guards[machine.index]?.isAlive !== true) return `h${machine.index} has no guard`;
+  }
+  for (const { spec, candidates } of world.truth.leases) {
+    if (candidates.length === 0) continue;
+    const holders: number[] = [];
+    for (const guard of world.guards) {
+      const status = guard.core?.status(guard.now()).leases.find(({ name }) => name === spec.name);
+      if (status?.state === 'active') holders.push(guard.machine.index);
+    }
+    if (holders.length !== 1)
+      return `${spec.name} is held by [${holders.map((h) => `h${h}`).join()}]`;
+    if (!spec.hasGate) continue;
+    const running = world.machines.filter(({ gates }) => gates.get(spec.name)?.isRunning === true);
+    if (running.length !== 1 || running[0]?.index !== holders[0])
+      return `${spec.name} runs on [${running.map((m) => `h${m.index}`).join()}], held by h${holders[0]}`;
+  }
+  return null;
+}

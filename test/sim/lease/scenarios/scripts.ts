@@ -1,0 +1,445 @@
+/**
+ * Adversarial schedules, one behaviour each: they must pass on the production core and fall on the mutant that they name. Each
+ * throws when a law is broken, or what it waits for does not come.
+ */
+import type { HostId } from '../../../../crdt/ids.ts';
+import type { Message } from '../../../../daemon/lease/messages.ts';
+import { Breach } from '../checkers/checks.ts';
+import { hostIdOf } from '../machine.ts';
+import { calm, serviceLease, type LeaseWorldOptions } from '../options.ts';
+import { LeaseWorld } from '../world.ts';
+
+const name = serviceLease.name;
+
+function worldOf(options: Partial<LeaseWorldOptions> = {}, seed = 1): LeaseWorld {
+  const hostCount = options.hostCount ?? calm.hostCount;
+  return new LeaseWorld({
+    seed,
+    options: {
+      ...calm,
+      rates: Array.from({ length: hostCount }, () => 1),
+      candidates: [Array.from({ length: hostCount }, (_, index) => index)],
+      ...options,
+    },
+  });
+}
+
+/** Runs until the workload runs on `host`; answers how long that took. */
+function untilRunsOn(world: LeaseWorld, host: number, withinMs = 5_000): number {
+  return world.runUntil(() => world.machines[host]?.gates.get(name)?.isRunning === true, {
+    withinMs,
+    what: `${name} runs on h${host}`,
+  });
+}
+
+function untilNext(
+  world: LeaseWorld,
+  isIt: (message: Message, from: number, to: number) => boolean,
+): void {
+  let seen = false;
+  const before = world.network.rule;
+  world.network.rule = (from, to, message) => {
+    if (isIt(message, from, to)) seen = true;
+    return before === null ? 'pass' : before(from, to, message);
+  };
+  world.runUntil(() => seen, { withinMs: 10_000, what: 'the message' });
+  world.network.rule = before;
+}
+
+function insist(isTrue: boolean, law: string, text: string): void {
+  if (!isTrue) throw new Breach(law, text);
+}
+
+function cutOff(world: LeaseWorld, host: number): void {
+  for (const { index } of world.machines) {
+    if (index === host) continue;
+    world.network.setCut(host, index, true);
+    world.network.setCut(index, host, true);
+  }
+}
+
+/** The holder loses power: somebody else runs it within the bound of the design (without the engine's own time). */
+function powerCut(): void {
+  for (let seed = 1; seed <= 20; seed++) {
+    const world = worldOf({ exactVolatile: false }, seed);
+    untilRunsOn(world, 0);
+    world.run({ forMs: 1_000 + seed * 37 });
+    world.cutPower(0);
+    const tookMs = world.runUntil(() => world.machines[1]?.gates.get(name)?.isFrozen === false, {
+      withinMs: 3_000,
+      what: 'h1 opens its gate',
+    });
+    insist(tookMs <= 1_800, 'L1', `failover took ${Math.round(tookMs)} ms`);
+  }
+}
+
+/** Both voters that granted it forget, and the holder cannot be heard. */
+function quarantine(): void {
+  for (const delayMs of [0, 100, 300]) {
+    const world = worldOf({ resumeOrder: 'messages-first' }, delayMs + 1);
+    untilRunsOn(world, 0);
+    untilNext(world, (message) => message.kind === 'accepted');
+    world.run({ forMs: 20 });
+    cutOff(world, 0);
+    world.killGuard(1, { isVolatileKept: false });
+    world.killGuard(2, { isVolatileKept: false });
+    world.run({ forMs: delayMs });
+    world.startGuard(1);
+    world.startGuard(2);
+    world.run({ forMs: 1_200 });
+    insist(world.machines[1]?.gates.get(name)?.isFrozen !== false, 'I1', 'h1 too early');
+    untilRunsOn(world, 1, 6_000);
+  }
+}
+
+/** A release that was held back arrives after everybody has forgotten and the same host holds it again. */
+function releaseOfAnotherLife(): void {
+  // Host 3 is no voter: its word is all in messages.
+  const world = worldOf({ hostCount: 4, voterCount: 3, candidates: [[3, 0, 1, 2]] });
+  untilRunsOn(world, 3);
+  world.run({ forMs: 8_000 });
+  world.network.rule = (_from, _to, message) => (message.kind === 'release' ? 'hold' : 'pass');
+  world.command(3, { kind: 'release', name, reason: 'asked' });
+  world.run({ forMs: 700 });
+  // Nobody else may take it for now, so that host 3 gets it back.
+  world.truth = {
+    ...world.truth,
+    leases: world.truth.leases.map((lease) => ({
+      ...lease,
+      mayAcquire: [false, false, false, true],
+    })),
+  };
+  for (const daemon of world.daemons) daemon.refresh();
+  world.killGuard(3, { isVolatileKept: false });
+  for (const voter of [0, 1, 2]) {
+    world.killGuard(voter, { isVolatileKept: false });
+    world.startGuard(voter);
+  }
+  world.startGuard(3);
+  untilRunsOn(world, 3, 30_000);
+  world.truth = {
+    ...world.truth,
+    leases: world.truth.leases.map((lease) => ({ ...lease, mayAcquire: [true, true, true, true] })),
+  };
+  for (const daemon of world.daemons) daemon.refresh();
+  world.run({ forMs: 100 });
+  insist(world.network.release() > 0, 'I11', 'no release was held back');
+  world.network.rule = null;
+  cutOff(world, 3);
+  world.run({ forMs: 4_000 });
+}
+
+/** A release that was held back arrives at voters that have granted it to somebody else since. */
+function releaseAcrossVoters(): void {
+  const world = worldOf();
+  untilRunsOn(world, 0);
+  world.run({ forMs: 2_000 });
+  world.network.rule = (from, to, message) =>
+    message.kind === 'release' && from === 0 && to !== 1 ? 'hold' : 'pass';
+  world.command(0, { kind: 'release', name, reason: 'asked' });
+  untilRunsOn(world, 1, 6_000);
+  world.run({ forMs: 300 });
+  world.network.release();
+  world.run({ forMs: 3_000 });
+  insist(world.runningOn(name) === 1, 'I6', 'h1 lost it to an old release');
+}
+
+/** The holder's guard stands still past its authority with answers waiting; then messages come before timers. */
+function suspendedLoop(): void {
+  for (const resumeOrder of ['messages-first', 'reversed', 'timer-first'] as const) {
+    const world = worldOf({ resumeOrder });
+    untilRunsOn(world, 0);
+    untilNext(world, (message, from) => message.kind === 'accept' && from === 0);
+    world.stopGuard(0);
+    // Rivals cannot be heard by one another: nobody takes over, which is what a late renewal would hide.
+    world.run({ forMs: 1_700 });
+    world.resumeGuard(0);
+    world.run({ forMs: 3_000 });
+  }
+}
+
+/** The same with everybody else free to take over meanwhile, for longer. */
+function longPause(): void {
+  for (let seed = 1; seed <= 10; seed++) {
+    const world = worldOf({ resumeOrder: 'messages-first' }, seed);
+    untilRunsOn(world, 0);
+    world.run({ forMs: seed * 61 });
+    world.stopGuard(0);
+    world.run({ forMs: 10_000 });
+    world.resumeGuard(0);
+    world.run({ forMs: 3_000 });
+    insist(world.runningOn(name) !== 0, 'I1', 'the old holder runs on');
+  }
+}
+
+/** Only one voter answers, twice. */
+function scalarCount(): void {
+  const world = worldOf({ hostCount: 4, voterCount: 3, candidates: [[3]] });
+  world.network.rule = (from, to) => (from === 3 && to !== 0 ? 'drop' : 'pass');
+  Object.assign(world.network.options, { duplicate: 1 });
+  world.run({ forMs: 5_000 });
+  insist(world.runningOn(name) === null, 'I5', 'one voter was enough');
+}
+
+/** A pair whose holder was cut off for longer than its authority: it is gone, not renewed. */
+function pairAfterExpiry(): void {
+  const world = worldOf({ hostCount: 2, voterCount: 2 });
+  untilRunsOn(world, 0);
+  world.run({ forMs: 1_000 });
+  world.stopGuard(0);
+  world.run({ forMs: 1_650 });
+  world.resumeGuard(0);
+  world.run({ forMs: 6_000 });
+}
+
+/** Both halves of a pair: the holder runs on when they are cut apart, the other side never takes over. */
+function pairSplit(): void {
+  const world = worldOf({ hostCount: 2, voterCount: 2 });
+  untilRunsOn(world, 0);
+  cutOff(world, 0);
+  world.run({ forMs: 20_000 });
+  insist(world.runningOn(name) === 0, 'L1', 'the holder of a pair stopped');
+  world.network.heal();
+  world.run({ forMs: 5_000 });
+  insist(world.runningOn(name) === 0, 'L1', 'the holder of a pair was replaced');
+}
+
+/** A container whose start comes 25 s late, after the lease has moved away and come back. */
+function lateStart(): void {
+  for (let seed = 1; seed <= 10; seed++) {
+    const world = worldOf({ engineStartMsMax: 30_000 }, seed);
+    world.run({ forMs: 2_000 });
+    for (let round = 0; round < 6; round++) {
+      const holder = world.holderOf(name) ?? 0;
+      cutOff(world, holder);
+      world.run({ forMs: 4_000 });
+      world.network.heal();
+      world.run({ forMs: 2_500 });
+    }
+  }
+}
+
+/** Two voters become three while the answer that says "full" is lost, and the pair is cut apart. */
+function growWhileSplit(): void {
+  for (let seed = 1; seed <= 12; seed++) {
+    const world = worldOf(
+      {
+        hostCount: 3,
+        voterCount: 2,
+        leases: [serviceLease, plannerLease],
+        candidates: [
+          [0, 1, 2],
+          [1, 0, 2],
+        ],
+      },
+      seed,
+    );
+    untilRunsOn(world, 0);
+    want(world, [0, 1, 2]);
+    world.run({ forMs: 200 + seed * 250 });
+    world.network.setCut(0, 1, true);
+    world.network.setCut(1, 0, true);
+    world.network.setCut(0, 2, true);
+    world.network.setCut(2, 0, true);
+    world.run({ forMs: 6_000 });
+    world.network.heal();
+    world.run({ forMs: 6_000 });
+  }
+}
+
+const plannerLease = { ...serviceLease, name: 'planner/e', hasGate: false };
+
+function want(world: LeaseWorld, hosts: readonly number[]): void {
+  world.truth = { ...world.truth, votersWanted: hosts.map((index) => hostIdOf(index)).toSorted() };
+  for (const daemon of world.daemons) daemon.refresh();
+}
+
+/** Every voter replaced, one by one, with the lease held throughout: epochs never fall, nothing restarts. */
+function allVotersReplaced(): void {
+  const world = worldOf({
+    hostCount: 6,
+    voterCount: 3,
+    leases: [serviceLease, plannerLease],
+    candidates: [
+      [0, 1, 2, 3, 4, 5],
+      [0, 1, 2, 3, 4, 5],
+    ],
+  });
+  untilRunsOn(world, 0);
+  want(world, [3, 4, 5]);
+  const isDone = (): boolean =>
+    [3, 4, 5].every((index) => world.chosenOf(index)?.config.voters.join() === voters([3, 4, 5]));
+  world.runUntil(isDone, { withinMs: 120_000, what: 'the voters are replaced' });
+  insist(world.runningOn(name) === 0, 'L1', 'it moved');
+  world.cutPower(0);
+  world.runUntil(() => world.runningOn(name) !== null, { withinMs: 5_000, what: 'it moves' });
+}
+
+function voters(indexes: readonly number[]): string {
+  return indexes.map((index): HostId => hostIdOf(index)).join();
+}
+
+/** 1 -> 2 -> 3 -> 5 -> 3 -> 1 with a holder that must not be disturbed. */
+function growAndShrink(): void {
+  const world = worldOf({
+    hostCount: 5,
+    voterCount: 1,
+    leases: [serviceLease, plannerLease],
+    candidates: [
+      [1, 2, 3, 4, 0],
+      [0, 1, 2, 3, 4],
+    ],
+  });
+  untilRunsOn(world, 1);
+  for (const wanted of [[0, 1], [0, 1, 2], [0, 1, 2, 3, 4], [2, 3, 4], [4]]) {
+    want(world, wanted);
+    world.runUntil(() => world.chosenOf(4)?.config.voters.join() === voters(wanted), {
+      withinMs: 90_000,
+      what: `voters become ${wanted.join()}`,
+    });
+    insist(world.runningOn(name) === 1, 'L1', 'the holder was disturbed');
+  }
+}
+
+/** All guards stopped in order under a park, and hours pass: nobody promotes, and the holder goes on. */
+function parkedForHours(): void {
+  const world = worldOf({ exactVolatile: true });
+  untilRunsOn(world, 0);
+  let isParked = false;
+  world.command(0, { kind: 'park', name: null }, (reply) => (isParked = reply.isOk));
+  world.runUntil(() => isParked, { withinMs: 3_000, what: 'parked' });
+  world.killGuard(0, { isVolatileKept: true });
+  world.run({ forMs: 7_200_000 });
+  insist(world.runningOn(name) === 0, 'I18', 'the parked workload does not run');
+  for (const other of [1, 2]) {
+    world.killGuard(other, { isVolatileKept: false });
+    world.startGuard(other);
+  }
+  world.run({ forMs: 30_000 });
+  insist(world.runningOn(name) === 0, 'I18', 'somebody took a parked lease');
+  world.startGuard(0);
+  world.run({ forMs: 1_000 });
+  world.command(0, { kind: 'unpark', name: null });
+  world.run({ forMs: 5_000 });
+  insist(world.runningOn(name) === 0, 'L1', 'the holder did not come back from its park');
+}
+
+/** The planned way: the gap without a holder is short, the old one has stopped before. */
+function handover(): void {
+  const world = worldOf({ exactVolatile: false });
+  untilRunsOn(world, 0);
+  let isDone = false;
+  world.command(0, { kind: 'switch', name, to: hostIdOf(1), reason: 'asked' }, (reply) => {
+    isDone = reply.isOk;
+  });
+  let closedAtMs = 0;
+  const tookMs = world.runUntil(
+    () => {
+      if (closedAtMs === 0 && world.machines[0]?.gates.get(name)?.isFrozen === true)
+        closedAtMs = world.nowMs;
+      return world.machines[1]?.gates.get(name)?.isFrozen === false;
+    },
+    { withinMs: 8_000, what: 'h1 takes over' },
+  );
+  void tookMs;
+  insist(world.nowMs - closedAtMs < 100, 'L4', `a gap of ${world.nowMs - closedAtMs} ms`);
+  world.runUntil(() => isDone, { withinMs: 2_000, what: 'the answer to the operator' });
+}
+
+/** Five candidates after the holder's death: one wins soon, and nobody disturbs its renewals (L2, L3). */
+function duel(): void {
+  for (let seed = 1; seed <= 20; seed++) {
+    const world = worldOf(
+      {
+        hostCount: 5,
+        voterCount: 5,
+        links: { ...calm.links, latencyMs: 2, jitterMs: 30 },
+        exactVolatile: false,
+      },
+      seed,
+    );
+    world.runUntil(() => world.runningOn(name) !== null, {
+      withinMs: 8_000,
+      what: 'a first holder',
+    });
+    const first = world.holderOf(name) ?? 0;
+    world.cutPower(first);
+    world.runUntil(() => world.runningOn(name) !== null, { withinMs: 4_000, what: 'a successor' });
+    const second = world.holderOf(name);
+    world.run({ forMs: 30_000 });
+    insist(world.holderOf(name) === second, 'L3', 'a renewal failed with nothing wrong');
+  }
+}
+
+/** Sleep of the holder's host: when it wakes it is nobody, and says so. */
+function sleepingHolder(): void {
+  for (const forMs of [600, 1_550, 5_000]) {
+    for (const resumeOrder of ['messages-first', 'timer-first'] as const) {
+      const world = worldOf({ resumeOrder });
+      untilRunsOn(world, 0);
+      world.run({ forMs: 777 });
+      world.sleep(0, forMs);
+      world.run({ forMs: forMs + 4_000 });
+      world.runUntil(() => world.runningOn(name) !== null, { withinMs: 8_000, what: 'a holder' });
+    }
+  }
+}
+
+/** A host that is no candidate asks; somebody speaks for another; a learn is forged. */
+function forgeries(): void {
+  const world = worldOf({ hostCount: 4, voterCount: 3, candidates: [[0, 1]] });
+  untilRunsOn(world, 0);
+  const header = { env: 'e', generation: 0, n: 2, name };
+  const ballot = { counter: 1_000, host: hostIdOf(3), session: 'f'.repeat(24) };
+  const stolen = { ...ballot, host: hostIdOf(0) };
+  for (const each of [ballot, stolen]) {
+    const accept: Message = {
+      kind: 'accept',
+      ...header,
+      ballot: each,
+      purpose: 'acquire',
+      epoch: 99,
+      exclusionMs: 1_600,
+      isForced: false,
+    };
+    for (const to of [1, 2])
+      world.guards[to]?.deliver({ kind: 'message', from: hostIdOf(3), message: accept });
+  }
+  for (const to of [0, 1, 2])
+    world.guards[to]?.deliver({
+      kind: 'message',
+      from: hostIdOf(3),
+      message: {
+        kind: 'learn',
+        env: 'e',
+        name,
+        owner: { host: hostIdOf(3), session: 'f'.repeat(24) },
+        epoch: 2 ** 40,
+        remainMs: 1e9,
+        state: 'active',
+      },
+    });
+  world.run({ forMs: 5_000 });
+  insist(world.runningOn(name) === 0, 'I21', 'a forger had its way');
+}
+
+export const scripts: Readonly<Record<string, () => void>> = {
+  powerCut,
+  quarantine,
+  releaseOfAnotherLife,
+  releaseAcrossVoters,
+  suspendedLoop,
+  longPause,
+  scalarCount,
+  pairAfterExpiry,
+  pairSplit,
+  lateStart,
+  growWhileSplit,
+  allVotersReplaced,
+  growAndShrink,
+  parkedForHours,
+  handover,
+  duel,
+  sleepingHolder,
+  forgeries,
+};
