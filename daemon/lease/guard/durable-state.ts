@@ -55,6 +55,11 @@ export class DurableLog {
     this.#pump();
   }
 
+  /** Waits for what was appended. */
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+
   #pump(): void {
     if (this.#isWriting || this.#waiting.length === 0) return;
     const batches = this.#waiting.splice(0);

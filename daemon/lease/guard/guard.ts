@@ -8,7 +8,13 @@
 import { join } from 'node:path';
 import type { HostId } from '../../../crdt/ids.ts';
 import type { CoreEffect, CoreEvent, CoreStart } from '../core-api.ts';
-import type { GuardCommand, GuardDesired, GuardReply, GuardStatus } from '../guard-api.ts';
+import type {
+  GuardCommand,
+  GuardDesired,
+  GuardNotice,
+  GuardReply,
+  GuardStatus,
+} from '../guard-api.ts';
 import { guardRunFiles } from '../guard-start.ts';
 import type { Message } from '../messages.ts';
 import { reasonOf } from '../../errors.ts';
@@ -23,6 +29,7 @@ import { GateProof } from './gate-proof.ts';
 import { LeaseDirs } from './lease-dir.ts';
 import { isGateName, LeaseTable, type LeaseEntry } from './lease-table.ts';
 import { Mesh } from './mesh.ts';
+import { profiles } from '../profiles.ts';
 import type { Settings } from './settings.ts';
 import { emptyStatus } from './status.ts';
 import { TrafficGate } from './traffic.ts';
@@ -56,6 +63,8 @@ interface Kept {
 }
 
 const housekeepingMs = 1_000;
+/** Id of commands of our own. */
+const nobodyWaits = -1;
 
 export class Guard {
   readonly #parts: GuardParts;
@@ -195,23 +204,39 @@ export class Guard {
     }
   }
 
+  /** Not before the core is there: what is open at a restart must not be cut. */
   #prepareTraffic(desired: GuardDesired): void {
-    if (!this.#parts.settings.hasTraffic) return;
+    if (!this.#parts.settings.hasTraffic || this.#core === null) return;
     const wanted = new Map(
       this.#table
         .all()
         .filter(({ traffic }) => traffic.length > 0)
         .map(({ name, traffic }) => [name, traffic] as const),
     );
-    if (wanted.size > 0) {
-      this.#traffic ??= new TrafficGate({
+    if (wanted.size > 0 && this.#traffic === null) {
+      this.#traffic = new TrafficGate({
         cluster8: desired.cluster8,
         host4: desired.self.slice(0, 4),
         log: this.#log,
         nowMs: () => this.#parts.clocks.now().authorityMs,
+        untilMs: this.#openUntil(this.#core),
       });
     }
     this.#traffic?.setLeases(wanted);
+  }
+
+  /** Ends of authority, on its clock, of what is open now. */
+  #openUntil(core: Core): ReadonlyMap<string, number> {
+    const now = this.#parts.clocks.now();
+    return new Map(
+      core
+        .status(now, 0)
+        .leases.filter(({ gate }) => gate === 'open')
+        .map(({ name, state, remainMs }) => [
+          name,
+          state === 'parked' ? Infinity : now.authorityMs + (remainMs ?? 0),
+        ]),
+    );
   }
 
   #tellDesired(): void {
@@ -241,6 +266,7 @@ export class Guard {
     const core = this.#parts.makeCore(start);
     this.#core = core;
     if (kept !== null) await this.#resumeGates(core);
+    this.#prepareTraffic(this.#desired ?? desired);
     const loop = new TurnLoop({
       core,
       clocks,
@@ -318,12 +344,15 @@ export class Guard {
     const desired = this.#desired;
     if (desired === null || this.#gates === null) return;
     const open = new Set<string>();
-    for (const { name, gate, state, remainMs } of core.status(this.#parts.clocks.now()).leases) {
-      const cgroup = this.#table.get(name)?.gate ?? null;
-      if (cgroup === null || gate !== 'open') continue;
-      if (state !== 'parked' && (remainMs ?? 0) <= 0) continue;
+    const { clocks } = this.#parts;
+    for (const lease of core.status(clocks.now(), Date.now()).leases) {
+      const cgroup = this.#table.get(lease.name)?.gate ?? null;
+      if (cgroup === null || lease.gate !== 'open') continue;
+      // From here on the core is asked every 20 ms, and closes what is past its time.
+      this.#effects.open.add(lease.name);
+      const leftMs = (lease.remainMs ?? 0) - profiles[lease.profile].freezeBeforeMs;
+      if (lease.state !== 'parked' && leftMs <= 0) continue;
       open.add(cgroup);
-      this.#effects.open.add(name);
       await this.#gates.thaw(cgroup);
     }
     const closed = this.#ourGates(desired).filter((gate) => !open.has(gate));
@@ -412,17 +441,33 @@ export class Guard {
     if (command?.kind === 'exit' && reply.isOk) void this.stop().then(() => this.#parts.exit(0));
   }
 
+  #notice(notice: GuardNotice): void {
+    if (notice.kind === 'event') {
+      const { event, severity, name, text } = notice;
+      this.#log[severity === 'info' ? 'info' : 'warn'](event, { name, text });
+    }
+    this.#clients.notice(notice);
+    if (notice.kind !== 'stop' || !this.#table.isAcquired(notice.name)) return;
+    // No daemon runs what a tool put there: the gate is emptied at once.
+    const { name, id } = notice;
+    const command = { kind: 'stopped', name, id, isStopped: true, why: '' } as const;
+    this.#loop?.enqueue({ kind: 'command', id: nobodyWaits, command });
+  }
+
   #wayIn(name: string): { gateProcs?: readonly string[]; leaseDir?: string } {
     const gate = this.#table.get(name)?.gate ?? null;
     if (gate === null || this.#gates === null) return {};
     return { gateProcs: this.#gates.procsFiles(gate), leaseDir: this.#dirs.dirOf(gate) };
   }
 
-  /** Numbers below zero: nobody waits for the answer. */
   #abandon(names: readonly string[]): void {
     for (const name of names) {
       const reason = 'whoever took it is gone';
-      this.#loop?.enqueue({ kind: 'command', id: -1, command: { kind: 'release', name, reason } });
+      this.#loop?.enqueue({
+        kind: 'command',
+        id: nobodyWaits,
+        command: { kind: 'release', name, reason },
+      });
     }
   }
 
@@ -442,7 +487,7 @@ export class Guard {
 
   #status(): GuardStatus {
     const core =
-      this.#core?.status(this.#parts.clocks.now()) ??
+      this.#core?.status(this.#parts.clocks.now(), Date.now()) ??
       emptyStatus(this.#desired?.env ?? '', this.#desired?.self ?? ('' as HostId));
     return {
       ...core,
@@ -482,7 +527,7 @@ export class Guard {
       send: (to: HostId, messages: readonly Message[]) => this.#mesh.send(to, messages),
       enqueue: (event, then) => this.#loop?.enqueue(event, then),
       reply: (id, reply) => this.#reply(id, reply),
-      notice: (notice) => this.#clients.notice(notice),
+      notice: (notice) => this.#notice(notice),
       nameOf: (host) => this.#desired?.peers.find((peer) => peer.host === host)?.name ?? '',
     });
   }

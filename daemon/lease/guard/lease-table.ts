@@ -46,6 +46,11 @@ export class LeaseTable {
     return [...this.#wanted.values(), ...this.#acquired.values()];
   }
 
+  /** Taken by a tool now, or until just now: no daemon knows what runs there. */
+  isAcquired(name: LeaseName): boolean {
+    return !this.#wanted.has(name) && this.get(name) !== null;
+  }
+
   acquired(): readonly LeaseEntry[] {
     return [...this.#acquired.values()];
   }

@@ -9,13 +9,13 @@ import { systemRandom } from '../../random.ts';
 import { privateDirMode } from '../../store/durable.ts';
 import { lockStateDir } from '../../store/lock.ts';
 import { version } from '../../version.ts';
+import { GuardCore } from '../core.ts';
 import { guardRunFiles } from '../guard-start.ts';
 import { Clocks, readBootId } from './clocks.ts';
 import { findCgroupTree, Gates } from './gates.ts';
 import { Guard } from './guard.ts';
 import { createGuardLog } from './log.ts';
 import { readSettings, usage, type Settings } from './settings.ts';
-import { makeCore } from './stub-core.ts';
 
 async function main(argv: readonly string[]): Promise<void> {
   const settings = readSettings(argv);
@@ -41,7 +41,7 @@ async function main(argv: readonly string[]): Promise<void> {
     random: systemRandom,
     bootId: readBootId(process.env),
     gates: typeof tree === 'string' ? tree : new Gates(tree, { log, driver }),
-    makeCore,
+    makeCore: (start) => new GuardCore(start, systemRandom, clocks.now()),
     exit: (status) => process.exit(status),
   });
   endOnSignals(guard, log);

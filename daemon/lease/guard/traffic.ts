@@ -17,13 +17,15 @@ const priority = -20;
 /** Addresses of one command; a line of several is one transaction. */
 const addressesPerLineMax = 256;
 const restartMs = 1_000;
+/** Parked work has no end: nor has its element. */
+const endlessMs = 86_400_000;
 /** Lines that wait for a slow nft; then it is given up and started anew with the whole state. */
 const unreadBytesMax = 1 << 20;
 const errorCharsMax = 300;
 
 export interface TrafficState {
   readonly addresses: readonly string[];
-  /** On the authority clock; null: cut. */
+  /** On the authority clock; null: cut; beyond `endlessMs` from now: without end. */
   readonly untilMs: number | null;
 }
 
@@ -31,8 +33,9 @@ export class TrafficGate {
   readonly #table: string;
   readonly #log: Log;
   readonly #nowMs: () => number;
-  readonly #program: string;
+  readonly #command: readonly string[];
   readonly #leases = new Map<string, TrafficState>();
+  readonly #before: ReadonlyMap<string, number>;
   #child: ChildProcess | null = null;
   #restart: NodeJS.Timeout | null = null;
   #isClosed = false;
@@ -47,12 +50,16 @@ export class TrafficGate {
     readonly log: Log;
     /** Authority clock. */
     readonly nowMs: () => number;
-    readonly program?: string;
+    /** Of leases that are open already, when a guard continues. */
+    readonly untilMs?: ReadonlyMap<string, number>;
+    /** Another way to nft, e.g. into another network namespace. */
+    readonly command?: readonly string[];
   }) {
     this.#table = `trellis_x_${options.cluster8}_${options.host4}`;
     this.#log = options.log;
     this.#nowMs = options.nowMs;
-    this.#program = options.program ?? 'nft';
+    this.#before = options.untilMs ?? new Map();
+    this.#command = options.command ?? ['nft'];
   }
 
   /** All leases that have addresses; what is not listed passes again. Starts the tool when there are any. */
@@ -65,7 +72,10 @@ export class TrafficGate {
       const known = this.#leases.get(name);
       const usable = addresses.filter(isIpv4);
       if (known?.addresses.join() === usable.join()) continue;
-      this.#leases.set(name, { addresses: usable, untilMs: known?.untilMs ?? null });
+      this.#leases.set(name, {
+        addresses: usable,
+        untilMs: known?.untilMs ?? this.#before.get(name) ?? null,
+      });
       isChanged = true;
     }
     if (!isChanged) return;
@@ -106,7 +116,8 @@ export class TrafficGate {
 
   #start(): void {
     if (this.#isClosed) return;
-    const child = spawn(this.#program, ['-i'], { stdio: ['pipe', 'ignore', 'pipe'] });
+    const [program = 'nft', ...args] = this.#command;
+    const child = spawn(program, [...args, '-i'], { stdio: ['pipe', 'ignore', 'pipe'] });
     this.#child = child;
     this.fault = null;
     child.on('error', (error) => this.#ended(child, `nft could not be started: ${error.message}`));
@@ -182,7 +193,8 @@ export class TrafficGate {
         const names = chunk.join(', ');
         const parts = [`add element ${set} { ${there} }`, `delete element ${set} { ${names} }`];
         if (leftMs > 0) {
-          const timed = chunk.map((address) => `${address} timeout ${leftMs}ms`).join(', ');
+          const end = leftMs > endlessMs ? '' : ` timeout ${leftMs}ms`;
+          const timed = chunk.map((address) => `${address}${end}`).join(', ');
           parts.push(`add element ${set} { ${timed} }`);
         }
         lines.push(parts.join('; '));

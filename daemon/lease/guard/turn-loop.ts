@@ -12,7 +12,8 @@ export interface Core {
   handle(event: CoreEvent, now: Instant): readonly CoreEffect[];
   /** On the monotonic clock; Infinity: none. */
   nextDeadlineMs(): number;
-  status(now: Instant): GuardStatus;
+  /** `wallMs`: of the wall clock, for times that only people read. */
+  status(now: Instant, wallMs: number): GuardStatus;
   volatileState(): unknown;
 }
 

@@ -4,22 +4,24 @@
  * sent before the write is over, nobody has seen more than that.
  */
 import { hash } from 'node:crypto';
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { privateFileMode } from '../../store/durable.ts';
 
 const fileName = 'lease.state';
 /** Of one slot. A slot is sparse: only what is used takes memory. */
-const slotBytesMax = 16 << 20;
+const slotBytesDefault = 16 << 20;
 /** sequence:f64 length:u32 sha-256 of both and the body. */
 const headBytes = 8 + 4 + 32;
 
 export class VolatileStore {
   readonly #fd: number;
+  readonly #slotBytesMax: number;
   #sequence = 0;
 
   /** `dir` must be on a file system that a boot empties. */
-  constructor(dir: string) {
+  constructor(dir: string, slotBytesMax = slotBytesDefault) {
+    this.#slotBytesMax = slotBytesMax;
     this.#fd = openSync(join(dir, fileName), 'a+', privateFileMode);
     closeSync(this.#fd);
     this.#fd = openSync(join(dir, fileName), 'r+');
@@ -27,7 +29,7 @@ export class VolatileStore {
 
   /** The newest intact slot; null when there is none. */
   read(): unknown {
-    const slots = [0, 1].flatMap((slot) => readSlot(this.#fd, slot) ?? []);
+    const slots = [0, 1].flatMap((slot) => readSlot(this.#fd, slot, this.#slotBytesMax) ?? []);
     const newest = slots.toSorted((a, b) => b.sequence - a.sequence)[0];
     if (newest === undefined) return null;
     this.#sequence = newest.sequence;
@@ -37,24 +39,28 @@ export class VolatileStore {
   /** Throws when the file system is full: then nothing may be sent. */
   write(value: unknown): void {
     const body = Buffer.from(JSON.stringify(value));
-    if (headBytes + body.length > slotBytesMax) throw new Error(`state of ${body.length} bytes`);
+    if (headBytes + body.length > this.#slotBytesMax)
+      throw new Error(`state of ${body.length} bytes`);
     this.#sequence += 1;
     const head = Buffer.alloc(headBytes);
     head.writeDoubleLE(this.#sequence, 0);
     head.writeUInt32LE(body.length, 8);
     sumOf(head, body).copy(head, 12);
-    const start = (this.#sequence % 2) * slotBytesMax;
+    const start = (this.#sequence % 2) * this.#slotBytesMax;
     writeAll(this.#fd, head, start);
     writeAll(this.#fd, body, start + headBytes);
   }
 
-  /** Forgets everything: what was there may not be believed any more. */
-  clear(): void {
-    ftruncateSync(this.#fd, 0);
+  close(): void {
+    closeSync(this.#fd);
   }
 }
 
-function readSlot(fd: number, slot: number): { sequence: number; body: Buffer } | null {
+function readSlot(
+  fd: number,
+  slot: number,
+  slotBytesMax: number,
+): { sequence: number; body: Buffer } | null {
   const start = slot * slotBytesMax;
   const head = readAt(fd, start, headBytes);
   if (head === null) return null;
