@@ -14,6 +14,7 @@ export const testPackages = [
   { name: 'conntrack', has: () => onPath('conntrack') },
   { name: 'curl', has: () => onPath('curl') },
   // The line for machines without curl.
+  { name: 'rsync', has: () => onPath('rsync') },
   { name: 'openssl', has: () => onPath('openssl') },
   { name: 'ca-certificates', has: () => existsSync('/etc/ssl/certs/ca-certificates.crt') },
   { name: 'nftables', has: () => onPath('nft') },

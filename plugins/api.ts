@@ -234,6 +234,8 @@ export interface DesiredStorage {
   readonly lease: string | null;
   /** Held here, under this epoch; null: a replica. */
   readonly epoch: number | null;
+  /** Hosts that may have a copy. Absent: nobody may copy from here. */
+  readonly hosts?: readonly HostId[];
   /** Who holds it, as far as known: where a replica copies from. */
   readonly active: {
     readonly host: HostId;

@@ -1,0 +1,332 @@
+/**
+ * One storage on this host: active, or a copy that follows the active host. One piece of work at a time; everything that
+ * is decided is decided on `state`, which is on disk before the world changes.
+ */
+import { execFile } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import type { StorageFact } from '../../crdt/model.ts';
+import type { DesiredStorage, PluginContext } from '../api.ts';
+import { CopyError, pull, serve } from './copy.ts';
+import { Known } from './known.ts';
+import { Layout, type StorageState } from './layout.ts';
+import type { StoragePorts, StorageStream } from './ports.ts';
+import { scanTree } from './scan.ts';
+import { jsonPart, readPart, readRequest, type CopyRequest } from './wire.ts';
+
+export type StorageRow = StorageFact['storage'][number];
+
+/** A copy may be taken up while it lags no more than this behind what the active host last said. */
+export const lagMsMax = 10_000;
+/** The workload may be stopped for so long to copy one moment of what never rests. */
+const pauseMsMax = 500;
+/** Passes while the workload runs, before it is paused. */
+const openPassesMax = 2;
+
+const run = promisify(execFile);
+
+export interface Fitness {
+  readonly isFit: boolean;
+  readonly why: string;
+}
+
+export class Managed {
+  readonly #context: PluginContext;
+  readonly #ports: StoragePorts;
+  readonly #relay: string;
+  readonly #layout: Layout;
+  readonly #known: Known;
+  #desired: DesiredStorage;
+  #state: StorageState;
+  #bytes = 0;
+  #fault: string | null = null;
+  /** Passes without a consistent copy, since the last one. */
+  #restless = 0;
+  #work: Promise<unknown> = Promise.resolve();
+  #copying: AbortController | null = null;
+
+  private constructor(options: {
+    context: PluginContext;
+    ports: StoragePorts;
+    relay: string;
+    desired: DesiredStorage;
+    layout: Layout;
+    state: StorageState;
+  }) {
+    this.#context = options.context;
+    this.#ports = options.ports;
+    this.#relay = options.relay;
+    this.#desired = options.desired;
+    this.#layout = options.layout;
+    this.#state = options.state;
+    this.#known = new Known(options.state);
+  }
+
+  static async open(options: {
+    context: PluginContext;
+    ports: StoragePorts;
+    relay: string;
+    desired: DesiredStorage;
+  }): Promise<Managed> {
+    const layout = new Layout(options.desired.path, options.desired.id);
+    return new Managed({ ...options, layout, state: await layout.open() });
+  }
+
+  get path(): string {
+    return this.#layout.path;
+  }
+
+  /** Resolves once what is in hand has ended; copies are broken off. */
+  async stop(): Promise<void> {
+    this.#copying?.abort(new Error('stopping'));
+    await this.#work;
+  }
+
+  async purge(): Promise<void> {
+    await this.stop();
+    await this.#layout.purge();
+  }
+
+  /** Takes the wish; true when something here changed. */
+  async reconcile(desired: DesiredStorage): Promise<boolean> {
+    this.#desired = desired;
+    this.#learn();
+    if (desired.epoch !== null && desired.epoch > this.#activeEpoch())
+      return await this.activate(desired.epoch);
+    const active = desired.active;
+    const isElsewhere =
+      desired.epoch === null && active !== null && active.host !== this.#context.self.hostId;
+    const isOlder = this.#state.role === 'active' && this.#state.epoch < (active?.epoch ?? 0);
+    if (!isElsewhere || !isOlder || !this.#known.hasHeardOf(active.epoch)) return false;
+    return await this.#demote(active.epoch);
+  }
+
+  /** The path holds the newest content afterwards: called before anything that uses it is started. Idempotent. */
+  async activate(epoch: number): Promise<boolean> {
+    if (this.#activeEpoch() >= epoch) return false;
+    this.#copying?.abort(new Error('it becomes active'));
+    return await this.#alone(async () => {
+      if (this.#activeEpoch() >= epoch) return false;
+      this.#state = await this.#layout.promote(this.#state, epoch);
+      this.#context.log.info('storage.active', { storage: this.#desired.name, epoch });
+      return true;
+    });
+  }
+
+  /** Would this host lose nothing that it has heard of, or nothing but the last moments? */
+  fitness(): Fitness {
+    this.#learn();
+    if (this.#desired.driver === 'local') return { isFit: true, why: '' };
+    const known = this.#known.newest;
+    const { role, epoch } = this.#state;
+    if (known.epoch === 0) return { isFit: true, why: '' };
+    if (role === 'active' && epoch >= known.epoch) return { isFit: true, why: '' };
+    if (role === 'none') return { isFit: false, why: 'it has no complete copy' };
+    if (epoch < known.epoch)
+      return { isFit: false, why: `its copy is of epoch ${epoch}, the newest is ${known.epoch}` };
+    const lagMs = this.#lagMs();
+    return lagMs === null || lagMs > lagMsMax
+      ? { isFit: false, why: `its copy is ${lagMs ?? 'unknown'} ms behind` }
+      : { isFit: true, why: '' };
+  }
+
+  row(): StorageRow {
+    const { role, epoch, version } = this.#state;
+    const state = role === 'active' ? 'active' : role === 'none' ? 'absent' : 'replica';
+    const lagMs = role === 'active' ? 0 : role === 'none' ? null : this.#lagMs();
+    return {
+      name: this.#desired.name,
+      id: this.#desired.id,
+      state: this.#fault !== null && state !== 'active' ? 'failed' : state,
+      epoch,
+      version,
+      lagMs: lagMs === null ? null : Math.round(lagMs / 100) * 100,
+      isInSync: this.fitness().isFit,
+      bytes: this.#bytes,
+      ...(role === 'active' && this.#state.from !== null ? { from: this.#state.from } : {}),
+      reason: this.#fault,
+    };
+  }
+
+  /** On the active host: has anything been written since the last look? */
+  async look(): Promise<void> {
+    if (this.#state.role !== 'active' || this.#desired.epoch === null) return;
+    if (this.#desired.driver === 'local') return;
+    await this.#alone(() => this.#lookNow());
+  }
+
+  /** On a replica: fetches what it lacks. Never rejects; what went wrong is in `row()`. */
+  async follow(isLast = false): Promise<boolean> {
+    this.#learn();
+    const active = this.#desired.active;
+    const { driver, epoch } = this.#desired;
+    const isHere = active?.host === this.#context.self.hostId;
+    if (driver === 'local' || epoch !== null || active === null || isHere) return false;
+    if (!isLast && this.#isCurrent(active.epoch)) return false;
+    // Until it has said what it began with, nobody knows whether what is here is nobody else's.
+    if (this.#state.role === 'active' && !this.#known.hasHeardOf(active.epoch)) return false;
+    return await this.#alone(() => this.#pass(active, isLast));
+  }
+
+  /** Last copy before this host takes over from a holder that has stopped its workload. */
+  async settle(): Promise<Fitness> {
+    if (this.#desired.driver === 'local') return { isFit: true, why: '' };
+    await this.follow(true);
+    return this.#fault === null ? this.fitness() : { isFit: false, why: this.#fault };
+  }
+
+  /** Serves one copy of what is active here; ends the stream. */
+  async serve(
+    request: CopyRequest,
+    stream: StorageStream,
+    messages: AsyncIterator<Uint8Array>,
+  ): Promise<void> {
+    const refusal = this.#refusal(request);
+    if (refusal !== null) {
+      await stream.send(jsonPart({ isOk: false, code: 'STORAGE_NOT_ACTIVE', why: refusal }));
+      return;
+    }
+    const resume = request.isPaused ? await this.#ports.pause(this.#desired.id, pauseMsMax) : null;
+    await this.#lookNow();
+    const before = { fingerprint: this.#state.fingerprint, version: this.#state.version };
+    await stream.send(jsonPart({ isOk: true }));
+    const { exit, why } = await serve(request, this.#layout.path, stream, messages);
+    const isOneMoment =
+      (await resume?.()) === true || (await this.#fingerprintNow()) === before.fingerprint;
+    const version = isOneMoment ? before.version : null;
+    await stream.send(jsonPart({ exit, version, why }));
+  }
+
+  #refusal(request: CopyRequest): string | null {
+    if (this.#state.role !== 'active') return 'it is not active here';
+    return request.epoch === this.#state.epoch
+      ? null
+      : `epoch ${this.#state.epoch} is active here, not ${request.epoch}`;
+  }
+
+  async #pass(active: NonNullable<DesiredStorage['active']>, isLast: boolean): Promise<boolean> {
+    const stop = new AbortController();
+    this.#copying = stop;
+    try {
+      if (this.#state.role === 'active') await this.#demoteNow(active.epoch);
+      await mkdir(this.#layout.next, { recursive: true, mode: 0o700 });
+      for (let pass = 0; ; pass++) {
+        const isPaused = !isLast && pass >= openPassesMax;
+        const end = await pull({
+          relay: this.#relay,
+          to: this.#layout.next,
+          basis: await this.#layout.basis(),
+          open: () => this.#ports.open(active.host, stop.signal),
+          request: { id: this.#desired.id, epoch: active.epoch, isPaused },
+          signal: stop.signal,
+        });
+        if (end.version === null && pass <= openPassesMax) continue;
+        return await this.#finish(active.epoch, end.version);
+      }
+    } catch (error) {
+      this.#fault = error instanceof CopyError ? `${error.code}: ${error.message}` : String(error);
+      this.#context.log.warn('storage.copy-failed', {
+        storage: this.#desired.name,
+        reason: this.#fault,
+      });
+      return false;
+    } finally {
+      this.#copying = null;
+    }
+  }
+
+  /** A copy of no single moment is kept as the start of the next try, and counts as none. */
+  async #finish(epoch: number, version: number | null): Promise<boolean> {
+    if (version === null) {
+      this.#restless++;
+      this.#fault = `never at rest: ${this.#restless} copies were of no single moment`;
+      return false;
+    }
+    await run('sync', ['-f', this.#layout.next]);
+    this.#state = await this.#layout.adoptNext(this.#state, { epoch, version });
+    const { bytes } = await scanTree(this.#layout.copy);
+    this.#bytes = bytes;
+    this.#fault = null;
+    this.#restless = 0;
+    return true;
+  }
+
+  async #demote(epoch: number): Promise<boolean> {
+    return await this.#alone(async () => {
+      await this.#demoteNow(epoch);
+      return true;
+    });
+  }
+
+  async #demoteNow(epoch: number): Promise<void> {
+    if (this.#state.role !== 'active') return;
+    // What was written since the last look counts too: only if the new one began with just that, nothing is lost.
+    await this.#lookNow();
+    const isTakenOver = this.#known.isTakenOver(this.#state, epoch);
+    this.#state = await this.#layout.demote(this.#state, isTakenOver);
+    this.#context.log.info('storage.passive', {
+      storage: this.#desired.name,
+      epoch,
+      isSetAside: !isTakenOver,
+    });
+  }
+
+  async #lookNow(): Promise<void> {
+    const scan = await scanTree(this.#layout.path);
+    this.#bytes = scan.bytes;
+    if (scan.fingerprint === this.#state.fingerprint) return;
+    const { fingerprint } = scan;
+    this.#state = { ...this.#state, fingerprint, version: this.#state.version + 1 };
+    await this.#layout.write(this.#state);
+  }
+
+  async #fingerprintNow(): Promise<string> {
+    return (await scanTree(this.#layout.path)).fingerprint;
+  }
+
+  #isCurrent(epoch: number): boolean {
+    const { role, version } = this.#state;
+    const newest = this.#known.newest;
+    return (
+      role === 'copy' &&
+      this.#state.epoch === epoch &&
+      (newest.epoch !== epoch || version >= newest.version)
+    );
+  }
+
+  #activeEpoch(): number {
+    return this.#state.role === 'active' ? this.#state.epoch : 0;
+  }
+
+  #learn(): void {
+    this.#known.learn(this.#desired.id, this.#ports.facts(), this.#context.clock.monotonicMs());
+    const { epoch, version } = this.#known.newest;
+    if (epoch === this.#state.knownEpoch && version === this.#state.knownVersion) return;
+    // Reaches the disk with the next change of state: losing it errs only towards an older view of the others.
+    this.#state = { ...this.#state, knownEpoch: epoch, knownVersion: version };
+  }
+
+  #lagMs(): number | null {
+    return this.#known.lagMs(this.#state, this.#context.clock.monotonicMs());
+  }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.#work;
+    const done = (async () => {
+      await before;
+      return await work();
+    })();
+    this.#work = done.catch(() => undefined);
+    return await done;
+  }
+}
+
+/** The first message of a stream. Null when it is not a request. */
+export async function firstRequest(
+  messages: AsyncIterator<Uint8Array>,
+): Promise<CopyRequest | null> {
+  const first = await messages.next();
+  if (first.done === true) return null;
+  const part = readPart(first.value);
+  return part?.kind === 'json' ? readRequest(part.value) : null;
+}
