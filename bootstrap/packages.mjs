@@ -13,8 +13,8 @@ export const testPackages = [
   { name: 'busybox-static', has: () => isStatic(which('busybox')) },
   { name: 'conntrack', has: () => onPath('conntrack') },
   { name: 'curl', has: () => onPath('curl') },
-  // The line for machines without curl.
   { name: 'rsync', has: () => onPath('rsync') },
+  // The line for machines without curl.
   { name: 'openssl', has: () => onPath('openssl') },
   { name: 'ca-certificates', has: () => existsSync('/etc/ssl/certs/ca-certificates.crt') },
   { name: 'nftables', has: () => onPath('nft') },

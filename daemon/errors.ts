@@ -263,6 +263,21 @@ export const errorTable = {
     http: 409,
     text: 'the guard of host {host} is needed: {reason}; move its leases and its vote away first',
   },
+  STORAGE_FAILED: {
+    exit: 1,
+    http: 500,
+    text: 'storage {storage} cannot be kept on this host: {reason}; look at its directory and disk',
+  },
+  STORAGE_COPY_FAILED: {
+    exit: 1,
+    http: 502,
+    text: 'the copy of storage {storage} broke off: {reason}; it is tried again by itself',
+  },
+  STORAGE_NOT_ACTIVE: {
+    exit: 3,
+    http: 409,
+    text: 'storage {storage} is not active on the asked host: {reason}; it is tried again by itself',
+  },
   TOOL_MISSING: { exit: 1, http: 503, text: '{tool} is missing on this host; install it: {how}' },
   COMMAND_FAILED: { exit: 1, http: 500, text: '{command} failed: {reason}' },
   REFUSED_UNCONFIRMED: {
