@@ -28,7 +28,7 @@ export class GuardConnection {
   /** Fails with GUARD_UNREACHABLE. */
   static open(path: string): Promise<GuardConnection> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ path, allowHalfOpen: true });
+      const socket = connect({ path });
       socket.once('connect', () => resolve(new GuardConnection(socket)));
       socket.once('error', (error) => reject(unreachable(error)));
     });
@@ -40,11 +40,6 @@ export class GuardConnection {
 
   send(message: ToGuard): void {
     if (this.#socket.writable) this.#socket.write(`${JSON.stringify(message)}\n`);
-  }
-
-  /** Nothing more from us; the guard clears up and closes. */
-  end(): void {
-    this.#socket.end();
   }
 
   destroy(): void {

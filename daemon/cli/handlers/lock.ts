@@ -26,6 +26,8 @@ const giveBackMsMax = 15_000;
 const lossNewsMs = 1_000;
 const waitingNoteMs = 1_000;
 const outputCharsMax = 16 << 20;
+/** After its end a command's last output arrives within this. */
+const lastOutputMs = 500;
 const askAgainMs = 200;
 const notEntered = 125;
 /** Numbers of commands on the connection: acquisitions count up from it. */
@@ -275,9 +277,15 @@ function exitOf(child: ChildProcess): Promise<number> {
         new ClusterError('COMMAND_FAILED', { command: '/bin/sh', reason: error.message }, error),
       ),
     );
-    child.once('close', (code, signal) =>
-      resolve(signal === null ? (code ?? 1) : 128 + constants.signals[signal]),
-    );
+    child.once('exit', (code, signal) => {
+      const exitCode = signal === null ? (code ?? 1) : 128 + constants.signals[signal];
+      const timer = setTimeout(() => resolve(exitCode), lastOutputMs);
+      // What it left running in the background may keep its output open; that ends with the gate.
+      child.once('close', () => {
+        clearTimeout(timer);
+        resolve(exitCode);
+      });
+    });
   });
 }
 
