@@ -333,8 +333,11 @@ export class Acceptor {
     if (message.exclusionMs > 0) {
       if (seat.owner === null || !isSameOwner(seat.owner, ballot))
         seat.owner = { host: from, session: ballot.session };
+      // Never sooner than before: the owner may not hear of a shorter renewal, and goes on by the longer one.
+      const isSameTenure = seat.granted !== null && isSameOwner(seat.granted, ballot);
+      const untilMs = turn.monoMs + message.exclusionMs;
       seat.granted = ballot;
-      seat.untilMs = turn.monoMs + message.exclusionMs;
+      seat.untilMs = isSameTenure ? Math.max(seat.untilMs, untilMs) : untilMs;
       seat.isExpiryTold = false;
       seat.isReleased = false;
       seat.reservedFor = null;
