@@ -19,7 +19,7 @@ import type { Expired, Handover, Learn, PromiseReply, Accepted, Reject } from '.
 import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
 import { profiles } from './profiles.ts';
 import { Proposer } from './proposer.ts';
-import type { Electorate, Outcome, ProposerState } from './proposer.ts';
+import type { Ballots, Electorate, Outcome, ProposerState } from './proposer.ts';
 import { History } from './status.ts';
 import type { Hint } from './status.ts';
 import type { Turn } from './turn.ts';
@@ -29,6 +29,7 @@ export interface Shared {
   readonly self: HostId;
   readonly random: Random;
   session: string;
+  readonly ballots: Ballots;
   electorate: Electorate | null;
   desired: GuardDesired | null;
   isDaemonHere: boolean;
@@ -126,7 +127,7 @@ export class LeaseAgent implements HandoverHost {
   constructor(name: LeaseName, shared: Shared) {
     this.name = name;
     this.#shared = shared;
-    this.proposer = new Proposer(name, profiles.fast);
+    this.proposer = new Proposer(name, profiles.fast, shared.ballots);
     this.gate = new Gate(name, profiles.fast);
     this.handovers = new Handovers(this);
   }
@@ -487,7 +488,8 @@ export class LeaseAgent implements HandoverHost {
   #onAcquired(outcome: Extract<Outcome, { kind: 'granted' }>, turn: Turn): void {
     const shared = this.#shared;
     const wasForced = this.#isForced;
-    this.#isResumable = outcome.isUninterrupted && this.#heldBySession === shared.session;
+    const isOurs = outcome.isUninterrupted && this.#heldBySession === shared.session;
+    this.#isResumable = isOurs && (this.gate.onLoss !== 'stop' || this.isParked);
     if (!this.#isResumable && !this.isGateEmpty) this.#mustEmpty = true;
     this.isParked = false;
     this.#isForced = false;
@@ -544,8 +546,8 @@ export class LeaseAgent implements HandoverHost {
     }
     if (purpose !== 'acquire') return;
     const { electorate } = this.#shared;
-    // Nothing was opened under these grants, and what is frozen here is older: they only stand in the others' way.
-    if (outcome.isGrantOut && electorate && (!this.gate.hasGate || this.isGateEmpty))
+    // Where something may lie frozen in a gate they are left to lapse: what was not looked at is not known to be empty.
+    if (outcome.isGrantOut && electorate && !this.gate.hasGate)
       this.proposer.giveBack(electorate, turn);
     if (this.#acquiring && this.#isImpatient && (why === 'busy' || why === 'parked')) {
       this.#refuseAcquire(turn, outcome.other);

@@ -48,6 +48,8 @@ export interface CoreMemory {
   /** Of the voters: what was granted under another generation is not resumed. */
   readonly generation: number;
   readonly token: number;
+  /** Last ballot of this session. */
+  readonly ballots: number;
   readonly acceptor: AcceptorState;
   readonly agents: readonly AgentState[];
 }
@@ -84,6 +86,7 @@ export class GuardCore {
       self: start.self,
       random,
       session: '',
+      ballots: { last: 0 },
       electorate: null,
       desired: null,
       isDaemonHere: false,
@@ -136,6 +139,7 @@ export class GuardCore {
 
   #resume(memory: CoreMemory): void {
     this.#shared.session = memory.session;
+    this.#shared.ballots.last = memory.ballots;
     this.#acceptor.resume(memory.acceptor);
     for (const state of memory.agents) {
       const agent = this.#addAgent(state.name);
@@ -190,6 +194,7 @@ export class GuardCore {
       session: this.#shared.session,
       generation: this.#ref.generation,
       token: this.#turn.token,
+      ballots: this.#shared.ballots.last,
       acceptor: this.#acceptor.volatile(),
       agents,
     };

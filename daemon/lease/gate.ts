@@ -68,6 +68,9 @@ export class Gate {
   #isAlarmed = false;
   #isResuming = false;
   #retryMs = 0;
+  /** The tenure for which it is being, or was, emptied since that began; 0: none. */
+  #clearingFor: Epoch = 0;
+  #clearedFor: Epoch = 0;
   /** When the last kill was asked for. */
   #killMs = -foreverMs;
   #why = '';
@@ -155,6 +158,7 @@ export class Gate {
       const hadContents = !this.isEmpty && this.epoch > 0;
       this.state = 'closed';
       this.isEmpty = true;
+      this.#clearedFor = this.#clearingFor;
       this.untilMs = 0;
       if (hadContents) this.#noticeClosed(turn, true);
     } else if (this.state === 'freezing' || this.state === 'opening') {
@@ -185,13 +189,22 @@ export class Gate {
           this.#isResuming = true;
           this.#extend(turn, untilMs);
           if (this.state === 'open') this.#noticeOpen(turn);
-        } else this.clear(turn, 'acquired anew');
+        } else {
+          this.#clearingFor = epoch;
+          this.clear(turn, 'acquired anew');
+        }
         return;
       case 'closed':
-        if (this.isEmpty || epoch === this.epoch || isResumable) this.#open(turn, epoch, untilMs);
-        else this.clear(turn, 'acquired anew');
+        // Empty once is not empty now: an engine may have carried out a late start into the closed gate.
+        if (epoch === this.epoch || epoch === this.#clearedFor || (isResumable && !this.isEmpty))
+          this.#open(turn, epoch, untilMs);
+        else {
+          this.#clearingFor = epoch;
+          this.clear(turn, 'acquired anew');
+        }
         return;
       case 'unknown':
+        this.#clearingFor = epoch;
         this.clear(turn, 'not known what runs inside');
         return;
       case 'failed':

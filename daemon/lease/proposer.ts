@@ -89,9 +89,16 @@ interface Attempt {
   readonly waits: number[];
 }
 
+/**
+ * The last counter of a guard's ballots, for all of its leases: kept with the session and for as long, so that no ballot is
+ * ever used twice, not even when a lease is forgotten and wanted again.
+ */
+export interface Ballots {
+  last: number;
+}
+
 /** As `volatile()` gives it. */
 export interface ProposerState {
-  readonly counter: number;
   readonly epoch: Epoch;
   readonly serveEpoch: Epoch;
   readonly untilMs: number;
@@ -112,7 +119,7 @@ export class Proposer {
   #serveEpoch: Epoch = 0;
   #ballot: Ballot | null = null;
   #exclusionMs = 0;
-  #counter = 0;
+  readonly #ballots: Ballots;
   #attempt: Attempt | null = null;
   #raises = 0;
   /** Of the last attempt that failed with grants out. */
@@ -120,13 +127,13 @@ export class Proposer {
   /** Highest seen anywhere: where the next attempt starts from. */
   #epochSeen: Epoch = 0;
 
-  constructor(name: LeaseName, profile: Profile) {
+  constructor(name: LeaseName, profile: Profile, ballots: Ballots) {
     this.name = name;
     this.profile = profile;
+    this.#ballots = ballots;
   }
 
   resume(state: ProposerState): void {
-    this.#counter = state.counter;
     this.epoch = state.epoch;
     this.#serveEpoch = state.serveEpoch;
     this.untilMs = state.untilMs;
@@ -136,7 +143,6 @@ export class Proposer {
 
   volatile(): ProposerState {
     return {
-      counter: this.#counter,
       epoch: this.epoch,
       serveEpoch: this.#serveEpoch,
       untilMs: this.untilMs,
@@ -196,7 +202,7 @@ export class Proposer {
 
   /** Ends a park that this host has outlived, at one voter; asks for no grant. */
   disown(to: HostId, electorate: Electorate, session: string, epoch: Epoch, turn: Turn): void {
-    const ballot = { counter: ++this.#counter, host: turn.self, session };
+    const ballot = { counter: ++this.#ballots.last, host: turn.self, session };
     turn.send(to, {
       kind: 'accept',
       ...electorate.ref,
@@ -245,11 +251,10 @@ export class Proposer {
     const { exclusionMs } = this.profile;
     const authorityMs = Math.min(this.profile.authorityMs, authorityWithin(exclusionMs));
     const now = turn.authorityMs;
-    this.#counter++;
     const isAccepting = purpose !== 'acquire';
     this.#attempt = {
       purpose,
-      ballot: { counter: this.#counter, host: turn.self, session },
+      ballot: { counter: ++this.#ballots.last, host: turn.self, session },
       electorate,
       isForced,
       exclusionMs,
@@ -423,7 +428,7 @@ export class Proposer {
   }
 
   #saw(counter: number, epoch: Epoch): void {
-    if (counter > this.#counter) this.#counter = counter;
+    if (counter > this.#ballots.last) this.#ballots.last = counter;
     if (epoch > this.#epochSeen) this.#epochSeen = epoch;
   }
 
