@@ -9,6 +9,7 @@ import { join as joinPath } from 'node:path';
 import { BundleSource } from '../bootstrap/bundle-source.ts';
 import { renderInvitation, renderJoinScript } from '../bootstrap/join-script.ts';
 import type { SignedBytes } from '../crdt/records.ts';
+import { AlertWatch } from './alert-watch.ts';
 import { createApi } from './api/create-api.ts';
 import type { Api } from './api/create-api.ts';
 import { TokenTable } from './api/tokens.ts';
@@ -86,6 +87,7 @@ export class Daemon implements Lifecycle {
   #member: Member | null = null;
   #workload: Workload | null = null;
   #leases: Leases | null = null;
+  #alerts: AlertWatch | null = null;
   #remote: RemoteCaller | null = null;
   readonly #bundle: BundleSource;
   #apiPort = 0;
@@ -291,6 +293,9 @@ export class Daemon implements Lifecycle {
     const leases = this.#makeLeases(member);
     this.#leases = leases;
     leases.start();
+    const { version } = this.#options;
+    this.#alerts = new AlertWatch({ node: member.node, leases: leases.link, clock, version });
+    this.#alerts.start();
     const certificate = await member.certificate.start();
     this.#apiPort = await this.#api.openHttps({ ...this.#options.api, certificate });
     this.#blobs = this.#makeBlobs(member);
@@ -380,6 +385,8 @@ export class Daemon implements Lifecycle {
 
   async #takeDown(): Promise<void> {
     await this.#workload?.stop();
+    this.#alerts?.stop();
+    this.#alerts = null;
     await this.#leases?.stop();
     await this.#member?.stop();
     this.#workload = null;
