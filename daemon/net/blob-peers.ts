@@ -8,7 +8,7 @@ import { ClusterError } from '../errors.ts';
 import type { Log } from '../ports.ts';
 import type { Bulk } from './bulk.ts';
 import { FramedStream } from './framed-stream.ts';
-import { Pacer } from './pacer.ts';
+import type { Pacer } from './pacer.ts';
 import type { BlobPeers, BlobSource, NetworkLimits } from './peer-network.ts';
 import type { Stream } from '@libp2p/interface';
 
@@ -21,6 +21,8 @@ const chunkTimeoutMs = 15_000;
 export interface BlobPeersOptions {
   readonly bulk: Bulk;
   readonly protocol: string;
+  /** Shared with copies of storage. */
+  readonly pacer: Pacer;
   readonly limits: NetworkLimits;
   readonly log: Log;
   readonly connected: () => readonly NodeId[];
@@ -28,13 +30,10 @@ export interface BlobPeersOptions {
 
 export class StreamBlobPeers implements BlobPeers {
   readonly #options: BlobPeersOptions;
-  readonly #pacer: Pacer;
   #source: BlobSource | null = null;
 
   constructor(options: BlobPeersOptions) {
     this.#options = options;
-    const { blobBytesPerSecondMax, blobChunkBytes } = options.limits;
-    this.#pacer = new Pacer(blobBytesPerSecondMax, 2 * blobChunkBytes);
   }
 
   connected(): readonly NodeId[] {
@@ -124,7 +123,7 @@ export class StreamBlobPeers implements BlobPeers {
     await framed.send([encode({ size })], answerTimeoutMs);
     for await (const chunk of this.#source.read(hash, offset)) {
       if (framed.ended.aborted) return;
-      await this.#pacer.take(chunk.length, framed.ended);
+      await this.#options.pacer.take(chunk.length, framed.ended);
       await framed.send([chunk], chunkTimeoutMs);
     }
   }

@@ -22,6 +22,7 @@ import type { Hello } from './hello.ts';
 import { Link } from './link.ts';
 import { watchLocalAddresses } from './local-addresses.ts';
 import { hostOf, nodeIdOf, peerIdOf, portOf } from './peer-ids.ts';
+import { Pacer } from './pacer.ts';
 import { defaultLimits } from './peer-network.ts';
 import type {
   CallOptions,
@@ -30,6 +31,7 @@ import type {
   NetworkLimits,
   NetworkOptions,
   PeerNetwork,
+  StreamPurpose,
 } from './peer-network.ts';
 import { Redial } from './redial.ts';
 import { Rpc } from './rpc.ts';
@@ -94,16 +96,20 @@ class Libp2pNetwork implements PeerNetwork {
       streamsPerPeerMax: this.#limits.streamsPerPeerMax,
       openTimeoutMs: bulkOpenTimeoutMs,
     });
+    const { blobBytesPerSecondMax, blobChunkBytes } = this.#limits;
+    const pacer = new Pacer(blobBytesPerSecondMax, 2 * blobChunkBytes);
     this.#rpc = new Rpc({
       bulk: this.#bulk,
       callProtocol: this.#protocol('rpc'),
-      streamProtocol: this.#protocol('stream'),
+      streamProtocols: { calls: this.#protocol('stream'), copies: this.#protocol('copy') },
+      pacer,
       frameBytesMax: options.config.frameBytesMax,
       log: options.log,
     });
     this.blobs = new StreamBlobPeers({
       bulk: this.#bulk,
       protocol: this.#protocol('blob'),
+      pacer,
       limits: this.#limits,
       log: options.log,
       connected: () => this.connected(),
@@ -221,12 +227,15 @@ class Libp2pNetwork implements PeerNetwork {
     this.#rpc.onCall(handle);
   }
 
-  openStream(node: NodeId, options?: { readonly signal?: AbortSignal }): Promise<MessageStream> {
-    return this.#rpc.openStream(node, options?.signal);
+  openStream(
+    node: NodeId,
+    options: { readonly signal?: AbortSignal; readonly purpose?: StreamPurpose } = {},
+  ): Promise<MessageStream> {
+    return this.#rpc.openStream(node, options.purpose ?? 'calls', options.signal);
   }
 
-  onStream(handle: StreamHandler): void {
-    this.#rpc.onStream(handle);
+  onStream(handle: StreamHandler, purpose: StreamPurpose = 'calls'): void {
+    this.#rpc.onStream(handle, purpose);
   }
 
   #makeGate(): Gate {
@@ -296,7 +305,10 @@ class Libp2pNetwork implements PeerNetwork {
     );
     await this.#handle(libp2p, 'rpc', many, (node, stream) => this.#rpc.serveCall(node, stream));
     await this.#handle(libp2p, 'stream', many, (node, stream) =>
-      this.#rpc.serveStream(node, stream),
+      this.#rpc.serveStream(node, stream, 'calls'),
+    );
+    await this.#handle(libp2p, 'copy', many, (node, stream) =>
+      this.#rpc.serveStream(node, stream, 'copies'),
     );
     await this.#handle(libp2p, 'blob', many, (node, stream) => this.blobs.answer(node, stream));
   }

@@ -54,13 +54,22 @@ export interface PeerNetwork extends Network {
   onCall(
     handle: (from: NodeId, request: Uint8Array, signal: AbortSignal) => Promise<Uint8Array>,
   ): void;
-  /** Messages in both directions, for logs and exec of other hosts. Rejects HOST_UNREACHABLE. */
-  openStream(node: NodeId, options?: { readonly signal?: AbortSignal }): Promise<MessageStream>;
-  /** One handler. The stream is aborted when it rejects and closed when it returns. */
-  onStream(handle: (from: NodeId, stream: MessageStream) => Promise<void>): void;
+  /** Messages in both directions. Rejects HOST_UNREACHABLE. */
+  openStream(
+    node: NodeId,
+    options?: { readonly signal?: AbortSignal; readonly purpose?: StreamPurpose },
+  ): Promise<MessageStream>;
+  /** One handler per purpose. The stream is aborted when it rejects and closed when it returns. */
+  onStream(
+    handle: (from: NodeId, stream: MessageStream) => Promise<void>,
+    purpose?: StreamPurpose,
+  ): void;
 
   readonly blobs: BlobPeers;
 }
+
+/** `calls` (the default): logs and exec of other hosts. `copies`: of storage; paced like blobs. */
+export type StreamPurpose = 'calls' | 'copies';
 
 export interface CallOptions {
   readonly signal?: AbortSignal;

@@ -9,7 +9,8 @@ import type { ErrorCode, ErrorDetails } from '../errors.ts';
 import type { Log } from '../ports.ts';
 import type { Bulk } from './bulk.ts';
 import { FramedStream } from './framed-stream.ts';
-import type { CallOptions, MessageStream } from './peer-network.ts';
+import type { Pacer } from './pacer.ts';
+import type { CallOptions, MessageStream, StreamPurpose } from './peer-network.ts';
 import type { Stream } from '@libp2p/interface';
 
 const callTimeoutMs = 30_000;
@@ -29,7 +30,9 @@ export type StreamHandler = (from: NodeId, stream: MessageStream) => Promise<voi
 export interface RpcOptions {
   readonly bulk: Bulk;
   readonly callProtocol: string;
-  readonly streamProtocol: string;
+  readonly streamProtocols: Readonly<Record<StreamPurpose, string>>;
+  /** Shared with everything else that is large. */
+  readonly pacer: Pacer;
   readonly frameBytesMax: number;
   readonly log: Log;
 }
@@ -37,7 +40,7 @@ export interface RpcOptions {
 export class Rpc {
   readonly #options: RpcOptions;
   #onCall: CallHandler | null = null;
-  #onStream: StreamHandler | null = null;
+  readonly #onStream = new Map<StreamPurpose, StreamHandler>();
 
   constructor(options: RpcOptions) {
     this.#options = options;
@@ -47,8 +50,8 @@ export class Rpc {
     this.#onCall = handle;
   }
 
-  onStream(handle: StreamHandler): void {
-    this.#onStream = handle;
+  onStream(handle: StreamHandler, purpose: StreamPurpose): void {
+    this.#onStream.set(purpose, handle);
   }
 
   async call(node: NodeId, request: Uint8Array, options: CallOptions = {}): Promise<Uint8Array> {
@@ -82,10 +85,14 @@ export class Rpc {
     }
   }
 
-  async openStream(node: NodeId, signal?: AbortSignal): Promise<MessageStream> {
-    const { bulk, streamProtocol, frameBytesMax } = this.#options;
-    const stream = await bulk.openStream(node, streamProtocol, { signal });
-    return new PeerMessages(node, stream, frameBytesMax, bulk);
+  async openStream(
+    node: NodeId,
+    purpose: StreamPurpose,
+    signal?: AbortSignal,
+  ): Promise<MessageStream> {
+    const { bulk, streamProtocols } = this.#options;
+    const stream = await bulk.openStream(node, streamProtocols[purpose], { signal });
+    return this.#messages(node, stream, purpose);
   }
 
   /** Serves one call; never rejects. */
@@ -104,15 +111,10 @@ export class Rpc {
   }
 
   /** Serves one message stream; never rejects. */
-  async serveStream(from: NodeId, stream: Stream): Promise<void> {
-    const messages = new PeerMessages(
-      from,
-      stream,
-      this.#options.frameBytesMax,
-      this.#options.bulk,
-    );
-    const handle = this.#onStream;
-    if (handle === null) return messages.abort('no handler');
+  async serveStream(from: NodeId, stream: Stream, purpose: StreamPurpose): Promise<void> {
+    const messages = this.#messages(from, stream, purpose);
+    const handle = this.#onStream.get(purpose);
+    if (handle === undefined) return messages.abort('no handler');
     try {
       await handle(from, messages);
       await messages.close();
@@ -120,6 +122,15 @@ export class Rpc {
       this.#options.log.debug('net.stream-failed', { from, error });
       messages.abort(reasonOf(error));
     }
+  }
+
+  #messages(node: NodeId, stream: Stream, purpose: StreamPurpose): PeerMessages {
+    const { bulk, frameBytesMax, pacer } = this.#options;
+    return new PeerMessages(node, stream, {
+      bulk,
+      frameBytesMax,
+      pacer: purpose === 'copies' ? pacer : null,
+    });
   }
 
   async #answer(from: NodeId, request: Uint8Array, ended: AbortSignal): Promise<Uint8Array> {
@@ -141,13 +152,19 @@ class PeerMessages implements MessageStream {
   readonly #framed: FramedStream;
   readonly #bulk: Bulk;
   readonly #frameBytesMax: number;
+  readonly #pacer: Pacer | null;
 
-  constructor(peer: NodeId, stream: Stream, frameBytesMax: number, bulk: Bulk) {
+  constructor(
+    peer: NodeId,
+    stream: Stream,
+    options: { readonly bulk: Bulk; readonly frameBytesMax: number; readonly pacer: Pacer | null },
+  ) {
     this.peer = peer;
     this.#stream = stream;
-    this.#bulk = bulk;
-    this.#frameBytesMax = frameBytesMax;
-    this.#framed = new FramedStream(stream, frameBytesMax);
+    this.#bulk = options.bulk;
+    this.#frameBytesMax = options.frameBytesMax;
+    this.#pacer = options.pacer;
+    this.#framed = new FramedStream(stream, options.frameBytesMax);
     this.messages = this.#read();
   }
 
@@ -162,6 +179,7 @@ class PeerMessages implements MessageStream {
       });
     }
     try {
+      await this.#pacer?.take(message.length, this.ended);
       await this.#framed.send([message], sendStallMs);
     } catch (error) {
       throw this.#bulk.unreachable(this.peer, error);

@@ -72,6 +72,16 @@ test('messages flow in both directions and end with close', async () => {
   expect(got).toEqual(['one!', 'two!', 'three!']);
 });
 
+test('copies of storage have streams and a handler of their own', async () => {
+  b.network.onStream((from, stream) => stream.send(bytes('calls')));
+  b.network.onStream((from, stream) => stream.send(bytes('copies')), 'copies');
+  for (const purpose of ['copies', 'calls'] as const) {
+    const stream = await a.network.openStream(b.id, { purpose });
+    for await (const message of stream.messages) expect(text(message)).toBe(purpose);
+    await stream.close();
+  }
+});
+
 test('a slow reader slows the sender: 40 MiB arrive whole through bounded buffers', async () => {
   let sent = 0;
   const opened = Promise.withResolvers<MessageStream>();
