@@ -77,8 +77,9 @@ test('copies of storage have streams and a handler of their own', async () => {
   b.network.onStream((from, stream) => stream.send(bytes('copies')), 'copies');
   for (const purpose of ['copies', 'calls'] as const) {
     const stream = await a.network.openStream(b.id, { purpose });
-    for await (const message of stream.messages) expect(text(message)).toBe(purpose);
+    await stream.send(bytes('which?'));
     await stream.close();
+    for await (const message of stream.messages) expect(text(message)).toBe(purpose);
   }
 });
 
