@@ -5,12 +5,20 @@
 import type { HostId } from '../../../crdt/ids.ts';
 import { Chain } from '../../../daemon/lease/chain.ts';
 import type { Adoption, ChainMessage } from '../../../daemon/lease/chain.ts';
+import type { Slot } from '../../../daemon/lease/chain-voter.ts';
 import type { CoreEffect, DurableRecord } from '../../../daemon/lease/core-api.ts';
 import type { ChosenConfig, Instant, LeaseFloor } from '../../../daemon/lease/model.ts';
-import { compareRefs, configHash, noLink, voteWaitMs } from '../../../daemon/lease/voter-config.ts';
+import {
+  compareRefs,
+  configHash,
+  firstConfig,
+  voteWaitMs,
+} from '../../../daemon/lease/voter-config.ts';
 import type { Random } from '../../../daemon/ports.ts';
 
 export const worldEnv = 'prod';
+/** Of the link that a world with `voters` begins with. */
+export const startN = 9;
 
 /** 'a', 'b', ... as whole host ids. */
 export function host(letter: string): HostId {
@@ -104,6 +112,19 @@ export class ChainHost {
     });
   }
 
+  /** As if it had had this link before. */
+  remember(chosen: ChosenConfig): void {
+    this.durable.push({ kind: 'chosen', chosen });
+    this.restart();
+  }
+
+  /** What it has voted for as the next link, as its disk knows. */
+  accepted(): unknown {
+    const last = this.durable.findLast((record) => record.kind === 'chain');
+    const { slot } = (last?.state ?? { slot: null }) as { slot: Slot | null };
+    return slot?.n === this.chain.ref().n ? slot.accepted : null;
+  }
+
   raise(floors: readonly LeaseFloor[], rest: number): void {
     this.rest = Math.max(this.rest, rest);
     for (const floor of floors) {
@@ -119,6 +140,7 @@ export class ChainHost {
   crash(): void {
     this.isUp = false;
     this.unsynced = [];
+    this.durable = this.durable.filter((record) => record.kind !== this.world.forgets);
   }
 
   restart(): void {
@@ -163,24 +185,39 @@ export class ChainHost {
   }
 }
 
+function linkOf(voters: readonly HostId[]): ChosenConfig {
+  const { config } = firstConfig(worldEnv, host('a'));
+  return {
+    config: { ...config, n: startN, prevHash: '9'.repeat(64), voters },
+    electorate: voters.slice(1),
+    votes: voters.slice(1),
+  };
+}
+
 export class ChainWorld {
   readonly seed: number;
   readonly hosts = new Map<HostId, ChainHost>();
   nowMs = 1_000_000;
   mail: Letter[] = [];
   hasSlowDisks = false;
+  /** Records that a crash loses, to see that it is noticed. */
+  forgets: DurableRecord['kind'] | null = null;
   /** Drops what it says so of. */
   filter: (letter: Letter) => boolean = () => true;
   /** By 'generation.n': the one link of that number. */
   readonly links = new Map<string, ChosenConfig>();
 
-  constructor(names: string, options: { seed?: number; founder?: string } = {}) {
+  /** `voters`: begins with a link of these, which every host has had for long. */
+  constructor(names: string, options: { seed?: number; founder?: string; voters?: string } = {}) {
     this.seed = options.seed ?? 1;
     for (const letter of names) {
       const id = host(letter);
-      this.hosts.set(id, new ChainHost(this, id, letter === (options.founder ?? names[0])));
+      const one = new ChainHost(this, id, letter === (options.founder ?? names[0]));
+      this.hosts.set(id, one);
+      if (options.voters !== undefined) one.remember(linkOf(hosts(options.voters)));
+      else one.begin();
     }
-    for (const one of this.hosts.values()) one.begin();
+    if (options.voters !== undefined) this.nowMs += 600_000;
   }
 
   host(letter: string): ChainHost {
@@ -219,6 +256,19 @@ export class ChainWorld {
     }
   }
 
+  /** Lease messages between all: whoever is behind hears of it. */
+  gossip(): void {
+    for (const one of this.hosts.values()) {
+      for (const other of this.hosts.values()) {
+        if (one === other) continue;
+        this.nowMs += 100;
+        const ref = other.chain.ref();
+        one.run((now) => one.chain.meet(other.id, ref, now).effects);
+        while (this.mail.length > 0) this.deliver(0);
+      }
+    }
+  }
+
   /** Voters as the host knows them: 'abc'. */
   voters(letter: string): string {
     return letters(this.host(letter).chain.current()?.config.voters ?? []);
@@ -235,7 +285,7 @@ export class ChainWorld {
     const key = `${chosen.config.generation}.${chosen.config.n}`;
     const known = this.links.get(key);
     if (known === undefined) this.links.set(key, chosen);
-    else if (configHash(known.config) !== configHash(chosen.config)) {
+    else if (known !== chosen && configHash(known.config) !== configHash(chosen.config)) {
       throw new Error(`two links ${key}`);
     }
     const last = one.adoptions.at(-1);
@@ -246,6 +296,10 @@ export class ChainWorld {
       (record) => record.kind === 'chosen' && record.chosen === chosen,
     );
     if (!isOnDisk) throw new Error('acts on a link that is not on its disk');
+    const isPair = chosen.config.voters.length === 2;
+    if (isPair && one.accepted() !== null && !one.chain.isFull()) {
+      throw new Error('a pair voted and is not full');
+    }
   }
 
   /** A vote reached the disk: it must have been its time. */
@@ -253,9 +307,7 @@ export class ChainWorld {
     const chosen = one.chain.current();
     for (const record of records) {
       if (record.kind !== 'chain' || chosen === null) continue;
-      const { slot } = record.state as { slot: { n: number; accepted: unknown } | null };
-      if (slot === null || slot.accepted === null || slot.n === noLink) continue;
-      if (slot.n !== chosen.config.n) continue;
+      if (one.accepted() === null) continue;
       const waitMs = voteWaitMs(chosen.config.ttlMsMax);
       if (this.nowMs < one.sinceMs + waitMs) throw new Error('voted too soon');
       if (chosen.config.voters.length !== 2) continue;
