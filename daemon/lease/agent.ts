@@ -419,7 +419,9 @@ export class LeaseAgent implements HandoverHost {
     turn.event(`lease.${entry}`, kind === 'start-failed' ? 'warn' : 'info', this.name, why);
     this.#tellLearn('released', this.others(), turn);
     if (kind === 'handover') this.#holdOff(agentLimits.handoverHoldOffMs, 'handed over', turn);
-    if (kind === 'release') this.#holdOff(agentLimits.releaseHoldOffMs, 'released', turn);
+    // What was taken by command is asked for again only when somebody wants it.
+    if (kind === 'release' && !this.isByCommand)
+      this.#holdOff(agentLimits.releaseHoldOffMs, 'released', turn);
     if (kind === 'start-failed')
       this.#holdOff(agentLimits.startFailedHoldOffMs, `it did not start here: ${why}`, turn);
     if (this.isByCommand) this.desired = null;

@@ -12,7 +12,7 @@ import { guardApiVersion } from '../lease/guard-api.ts';
 import { leaseLimits } from '../lease/model.ts';
 import type { NodeApi } from '../node-api.ts';
 import { gateOf } from '../plan/leases.ts';
-import { define, envParam, nodeOf, params } from './common.ts';
+import { define, envParam, hostNames, nodeOf, params } from './common.ts';
 import type { Operation } from './operation.ts';
 import type { HostTools } from './tools.ts';
 
@@ -23,6 +23,8 @@ export interface LockTicket {
   readonly socket: string;
   readonly guardApiVersion: number;
   readonly lease: LeaseDesired;
+  /** Names of the hosts, for what the guard says of them. */
+  readonly hosts: Readonly<Record<string, string>>;
 }
 
 export function lockOperations(tools: HostTools): readonly Operation[] {
@@ -43,8 +45,11 @@ export function lockOperations(tools: HostTools): readonly Operation[] {
         profile: z.enum(['fast', 'wan', 'fenced']).default('fast'),
       }),
       run: (context, given): Promise<LockTicket> => {
-        const lease = lockLease(nodeOf(context, given), given);
-        return Promise.resolve({ socket: tools.guardSocket(), guardApiVersion, lease });
+        const node = nodeOf(context, given);
+        const lease = lockLease(node, given);
+        const hosts = Object.fromEntries(hostNames(node));
+        const socket = tools.guardSocket();
+        return Promise.resolve({ socket, guardApiVersion, lease, hosts });
       },
     }),
   ];

@@ -236,13 +236,20 @@ class Lock {
 
   #refused(reply: GuardReply & { isOk: false }, waitMs: number): ClusterError {
     const { code, details } = reply;
-    const said = details['reason'] ?? details['why'];
+    const { hosts, lease } = this.#ticket;
+    const { holder } = details;
+    const host = typeof holder === 'string' ? (hosts[holder] ?? 'another host') : null;
+    const said = host === null ? (details['reason'] ?? details['why']) : `${host} has it`;
     const reason = typeof said === 'string' ? said : (reasons[code] ?? 'it was refused');
     if (Object.hasOwn(reasons, code)) return this.#timedOut(waitMs, reason);
     if (!Object.hasOwn(errorTable, code))
       return new ClusterError('INTERNAL', { reason: `the guard answered ${code}` });
-    const { title } = this.#ticket.lease;
-    return new ClusterError(code as ErrorCode, { host: 'here', reason, ...details, name: title });
+    return new ClusterError(code as ErrorCode, {
+      ...details,
+      host: 'here',
+      reason,
+      name: lease.title,
+    });
   }
 
   #timedOut(waitMs: number, reason: string): ClusterError {

@@ -106,6 +106,7 @@ const ticket = () => ({
   socket: guard.path,
   guardApiVersion: 1,
   lease: { name: 'lock/x', title: 'lock x' },
+  hosts: { aa: 'h9' },
 });
 
 async function lock(argv: readonly string[], prepare = ticket) {
@@ -175,6 +176,11 @@ test.each(['LEASE_BUSY', 'NO_QUORUM', 'TIMED_OUT'])(
     expect(stderr).toContain('error LEASE_TIMED_OUT: lease lock x was not acquired within 0.1 s');
   },
 );
+
+test('who has it is said by name', async () => {
+  guard.answer = () => ({ isOk: false, code: 'LEASE_BUSY', details: { holder: 'aa' } });
+  expect((await lock(['x', '--wait', '0', '--', 'true'])).stderr).toContain('h9 has it');
+});
 
 test('a guard that is busy with another command of this host is asked again', async () => {
   guard.answer = (_, nth) =>
