@@ -7,8 +7,9 @@
  * - `now` is read once per event and never goes back.
  * - Deadlines are state that the core compares in every handler; `tick` is only a wake-up. It must come at least every
  *   `tickMs` while anything is held, and may come late: lateness costs availability, never safety.
- * - Effects of one event are carried out in order. Before the first `send` of a turn the shell has stored
- *   `core.volatileState()` (tmpfs, no fsync). `persist` is durable before its `then` effects are carried out.
+ * - Effects of one event are carried out in order. Before the first `send`, `persist`, `gate` or `lease-file` of a turn the shell
+ *   has stored `core.volatileState()` (tmpfs, no fsync): what others or the kernel act upon must be remembered after kill -9.
+ *   `persist` is durable before its `then` effects are carried out.
  * - `send` is never to ourselves: what a host says to its own acceptor is handled inside the same turn.
  * - `nextDeadlineMs()` is on the monotonic clock, Infinity when there is none: a `tick` then, or a little later.
  * - Gate effects answer with a `gate` event carrying the same token; a newer token makes older answers void.

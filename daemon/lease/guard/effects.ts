@@ -40,6 +40,14 @@ export interface EffectParts {
   readonly nameOf: (host: HostId | null) => string;
 }
 
+/** What others or the kernel act upon: the core must remember it after kill -9. */
+const keptBefore: ReadonlySet<CoreEffect['kind']> = new Set([
+  'send',
+  'persist',
+  'gate',
+  'lease-file',
+]);
+
 export class Effects {
   readonly #parts: EffectParts;
   /** Leases whose gate was thawed and not seen frozen or empty since: they need the 20 ms tick. */
@@ -70,8 +78,7 @@ export class Effects {
 
   /** False: nothing may leave this host in this turn. Fencing and everything else goes on. */
   #keep(effects: readonly CoreEffect[]): boolean {
-    if (!effects.some(({ kind }) => kind === 'send' || kind === 'gate' || kind === 'persist'))
-      return true;
+    if (!effects.some(({ kind }) => keptBefore.has(kind))) return true;
     try {
       this.#parts.keep();
       return true;

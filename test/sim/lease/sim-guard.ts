@@ -195,7 +195,7 @@ export class SimGuard {
           return;
         }
       }
-      if (effect.kind === 'send' && !isStored) {
+      if (isKeptBefore(effect) && !isStored) {
         isStored = true;
         if (this.#world.options.exactVolatile && core !== null)
           this.machine.volatile = structuredClone(core.volatileState());
@@ -279,4 +279,9 @@ export class SimGuard {
     this.#wake = null;
     this.#wakeDueMs = Number.POSITIVE_INFINITY;
   }
+}
+
+/** What others or the kernel act upon: as the real process does it. */
+function isKeptBefore({ kind }: CoreEffect): boolean {
+  return kind === 'send' || kind === 'persist' || kind === 'gate' || kind === 'lease-file';
 }
