@@ -31,6 +31,20 @@ export interface StorageState {
   readonly from: { readonly epoch: number; readonly version: number } | null;
 }
 
+export function freshState(id: string): StorageState {
+  return {
+    v: 1,
+    id,
+    role: 'none',
+    epoch: 0,
+    version: 0,
+    knownEpoch: 0,
+    knownVersion: 0,
+    fingerprint: '',
+    from: null,
+  };
+}
+
 const asideMax = 2;
 
 export class Layout {
@@ -166,29 +180,19 @@ export class Layout {
   }
 
   async #read(): Promise<StorageState> {
-    const none: StorageState = {
-      v: 1,
-      id: this.#id,
-      role: 'none',
-      epoch: 0,
-      version: 0,
-      knownEpoch: 0,
-      knownVersion: 0,
-      fingerprint: '',
-      from: null,
-    };
     let text: string;
     try {
       text = await readFile(join(this.#work, 'state.json'), 'utf8');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      return none;
+      return freshState(this.#id);
     }
     const state = parseState(text);
-    // A storage made anew under an old path begins anew; what lies there is set aside, not taken for its content.
     if (state !== null && state.id === this.#id) return state;
-    await this.setAside(`other-${state?.id.slice(0, 8) ?? 'unreadable'}`);
-    return none;
+    // A storage made anew under an old path begins with what was active here; a stand-in's or unknown content is set aside.
+    if (state?.role !== 'active')
+      await this.setAside(`other-${state?.id.slice(0, 8) ?? 'unreadable'}`);
+    return freshState(this.#id);
   }
 }
 

@@ -9,7 +9,7 @@ import type { StorageFact } from '../../crdt/model.ts';
 import type { DesiredStorage, PluginContext } from '../api.ts';
 import { CopyError, pull, serve } from './copy.ts';
 import { Known } from './known.ts';
-import { Layout, type StorageState } from './layout.ts';
+import { freshState, Layout, type StorageState } from './layout.ts';
 import type { StoragePorts, StorageStream } from './ports.ts';
 import { scanTree } from './scan.ts';
 import { jsonPart, readPart, readRequest, type CopyRequest } from './wire.ts';
@@ -68,8 +68,11 @@ export class Managed {
     relay: string;
     desired: DesiredStorage;
   }): Promise<Managed> {
-    const layout = new Layout(options.desired.path, options.desired.id);
-    return new Managed({ ...options, layout, state: await layout.open() });
+    const { path, id, driver } = options.desired;
+    const layout = new Layout(path, id);
+    if (driver === 'local') await mkdir(path, { recursive: true, mode: 0o700 });
+    const state = driver === 'local' ? freshState(id) : await layout.open();
+    return new Managed({ ...options, layout, state });
   }
 
   get path(): string {
@@ -90,6 +93,8 @@ export class Managed {
   /** Takes the wish; true when something here changed. */
   async reconcile(desired: DesiredStorage): Promise<boolean> {
     this.#desired = desired;
+    // Nothing is copied, so nothing is ever in the way.
+    if (desired.driver === 'local') return false;
     this.#learn();
     if (desired.epoch !== null && desired.epoch > this.#activeEpoch())
       return await this.activate(desired.epoch);
@@ -103,7 +108,7 @@ export class Managed {
 
   /** The path holds the newest content afterwards: called before anything that uses it is started. Idempotent. */
   async activate(epoch: number): Promise<boolean> {
-    if (this.#activeEpoch() >= epoch) return false;
+    if (this.#desired.driver === 'local' || this.#activeEpoch() >= epoch) return false;
     this.#copying?.abort(new Error('it becomes active'));
     return await this.#alone(async () => {
       if (this.#activeEpoch() >= epoch) return false;
@@ -131,12 +136,14 @@ export class Managed {
   }
 
   row(): StorageRow {
+    const { driver, name, id } = this.#desired;
+    if (driver === 'local') return localRow(name, id, this.#desired.epoch);
     const { role, epoch, version } = this.#state;
     const state = role === 'active' ? 'active' : role === 'none' ? 'absent' : 'replica';
     const lagMs = role === 'active' ? 0 : role === 'none' ? null : this.#lagMs();
     return {
-      name: this.#desired.name,
-      id: this.#desired.id,
+      name,
+      id,
       state: this.#fault !== null && state !== 'active' ? 'failed' : state,
       epoch,
       version,
@@ -151,7 +158,6 @@ export class Managed {
   /** On the active host: has anything been written since the last look? */
   async look(): Promise<void> {
     if (this.#state.role !== 'active' || this.#desired.epoch === null) return;
-    if (this.#desired.driver === 'local') return;
     await this.#alone(() => this.#lookNow());
   }
 
@@ -319,6 +325,13 @@ export class Managed {
     this.#work = done.catch(() => undefined);
     return await done;
   }
+}
+
+/** A directory of each host's own: it is what it is. */
+function localRow(name: string, id: StorageRow['id'], epoch: number | null): StorageRow {
+  const state = epoch === null ? 'absent' : 'active';
+  const rest = { version: 0, lagMs: null, isInSync: true, bytes: 0, reason: null };
+  return { name, id, state, epoch: epoch ?? 0, ...rest };
 }
 
 /** The first message of a stream. Null when it is not a request. */

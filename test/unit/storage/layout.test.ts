@@ -81,11 +81,23 @@ describe('after a crash in the middle', () => {
   });
 });
 
-test('a storage made anew under an old path begins anew', async () => {
-  crashedWith(state({ id: 'old-one', role: 'active' }));
-  put(path, 'of the old one');
-  expect(await new Layout(path, 'x').open()).toMatchObject({ role: 'none', epoch: 0 });
-  expect(readdirSync(path)).toEqual([]);
+describe('a storage made anew under an old path', () => {
+  test('begins with what was active here', async () => {
+    crashedWith(state({ id: 'old-one', role: 'active' }));
+    put(path, 'of the old one');
+    expect(await new Layout(path, 'x').open()).toMatchObject({ role: 'none', epoch: 0 });
+    expect(readFileSync(join(path, 'row'), 'utf8')).toBe('of the old one');
+  });
+
+  test('and not with what lay in the place of a copy', async () => {
+    crashedWith(state({ id: 'old-one', role: 'copy' }));
+    put(path, 'who put this here');
+    expect(await new Layout(path, 'x').open()).toMatchObject({ role: 'none', epoch: 0 });
+    expect(readdirSync(path)).toEqual([]);
+    expect(readFileSync(join(work, 'aside-other-old-one', 'row'), 'utf8')).toBe(
+      'who put this here',
+    );
+  });
 });
 
 test('what is set aside is bounded', async () => {
