@@ -15,7 +15,7 @@
  */
 import { compareText } from '../../crdt/codec.ts';
 import { hash32, pairWeight } from '../../crdt/hash32.ts';
-import type { HostId } from '../../crdt/ids.ts';
+import type { HostId, ObjectId } from '../../crdt/ids.ts';
 import type { Liveness, Placement, PlanHost, Service } from '../../crdt/model.ts';
 import type { Config } from '../config.ts';
 import { memoryReserveShare } from './eligibility.ts';
@@ -36,6 +36,8 @@ export interface FailoverInput {
   readonly self: HostId;
   /** The committed plan's, of the whole environment. */
   readonly placements: readonly Placement[];
+  /** Services that run under a lease: none of their placements is looked at. */
+  readonly exclusive: ReadonlySet<ObjectId>;
   /** By id, as committed. */
   readonly services: ReadonlyMap<string, Service>;
   /** Of the environment, any order. */
@@ -61,7 +63,7 @@ export interface FailoverEvent {
 }
 
 export interface FailoverOutcome {
-  /** What this host must run now. */
+  /** What this host must run now, besides what is exclusive. */
   readonly own: readonly Placement[];
   /** Of those, the slots of others. */
   readonly taken: readonly Placement[];
@@ -118,14 +120,16 @@ export class Failover {
     const look: Look = { input, hosts, reserved, here, events, wake };
     const taken: Placement[] = [];
     for (const placement of input.placements) {
-      if (placement.host === input.self) continue;
+      if (placement.host === input.self || input.exclusive.has(placement.service)) continue;
       const service = input.services.get(placement.service);
       if (service === undefined || !mayFailOver(service)) continue;
       if (this.#holds(placement, service, look)) taken.push(placement);
     }
     this.#forget(input);
     const mayRun = (placement: Placement): boolean => this.#mayRun(placement, input, events, wake);
-    const own = input.placements.filter((placement) => placement.host === input.self);
+    const own = input.placements.filter(
+      ({ host, service }) => host === input.self && !input.exclusive.has(service),
+    );
     const running = taken.filter(mayRun);
     return { own: [...own.filter(mayRun), ...running], taken: running, events, nextDeadlineMs };
   }
@@ -345,8 +349,9 @@ export class Failover {
   }
 }
 
-/** Slots bound to a host (per-host counts) and services that say no stay where they are. */
+/** Slots bound to a host (per-host counts) and services that say no stay where they are; what is exclusive never comes here. */
 export function mayFailOver(service: Service): boolean {
+  if (service.isExclusive === true) return false;
   return service.count.perRole !== undefined && service.relocatable !== 'no' && service.isEnabled;
 }
 

@@ -4,23 +4,33 @@
  *
  * Automatic planning ("autoApply: safe") follows changes of hosts (a new one with a role, a role given or taken, a
  * drain) with the services as operators committed them; after two operators committed side by side it plans the merged
- * document. It is the lowest live host of the environment that does it, after things have been quiet for a moment; two
- * that both think so commit the same plan or one loses whole, which costs nothing.
+ * document. The holder of the planner's lease does it, after things have been quiet for a moment, and its plans carry the
+ * epoch of that lease. Who refuses a higher plan plans, too: see ADR 10.
  */
 import { compareText } from '../../crdt/codec.ts';
-import type { ClusterId, HostId } from '../../crdt/ids.ts';
-import type { EnvView, HostView, Placement, Plan, PlanHost, PlanInputs } from '../../crdt/model.ts';
+import type { ClusterId, HostId, ObjectId } from '../../crdt/ids.ts';
+import type {
+  EnvView,
+  HostView,
+  Placement,
+  Plan,
+  PlanHost,
+  PlanInputs,
+  Storage,
+} from '../../crdt/model.ts';
 import type { DesiredView } from '../../plugins/api.ts';
 import type { Config } from '../config.ts';
 import type { CommittedPlan, EventEntry, FactEntry } from '../node-api.ts';
 import type { Epoch, LeaseName } from '../lease/model.ts';
 import type { Crypto } from '../ports.ts';
+import { candidatesFor, quietDynamics } from './candidates.ts';
 import { eligibilityOf } from './eligibility.ts';
 import { Failover, slotKey } from './failover.ts';
 import type { FailoverHost, SeenInstance } from './failover.ts';
 import { decidedInputs } from './inputs.ts';
 import type { DecidedInputs } from './inputs.ts';
-import type { Holder } from './leases.ts';
+import { leaseNameOfService, leaseSubjects } from './leases.ts';
+import type { Holder, LeaseSubject } from './leases.ts';
 import { plan } from './plan.ts';
 import { renderView } from './render.ts';
 import { reportedInstances } from './reported.ts';
@@ -87,6 +97,14 @@ const keepMsMax = 120_000;
 /** Instances that will not come by themselves do not stand in for a slot. */
 const goneStates = new Set(['failed', 'unknown']);
 
+/** Asked about with every change of anything, and seldom different. */
+interface Involvement {
+  readonly inputs: PlanInputs;
+  /** Who holds what. */
+  readonly key: string;
+  readonly subjects: readonly LeaseSubject[];
+}
+
 export class Planning {
   readonly #options: PlanningOptions;
   readonly #failover: Failover;
@@ -101,6 +119,7 @@ export class Planning {
   #isAutoDone = false;
   #leaseKey = '';
   #leaseInputs: PlanInputs | null = null;
+  #involvement: Involvement | null = null;
 
   constructor(options: PlanningOptions) {
     this.#options = options;
@@ -123,6 +142,7 @@ export class Planning {
       nowMs,
       self: this.#options.self,
       placements: committed.plan.placements,
+      exclusive: exclusiveServices(committed.inputs),
       services,
       hosts: this.#failoverHosts(),
       seen: this.#seen(),
@@ -132,8 +152,9 @@ export class Planning {
     });
     this.#failoverDueMs = outcome.nextDeadlineMs;
     for (const event of outcome.events) this.#options.emit(event);
-    const isSame = samePlacements(this.#placements, outcome.own);
-    this.#placements = outcome.own;
+    const own = [...outcome.own, ...this.#standby(committed)];
+    const isSame = samePlacements(this.#placements, own);
+    this.#placements = own;
     return !isSame;
   }
 
@@ -145,6 +166,7 @@ export class Planning {
     const committed = this.#options.committed();
     if (committed === null) return [];
     const seen = this.#seen();
+    const exclusive = exclusiveServices(committed.inputs);
     const mine = this.#reported().filter(({ host }) => host.id === this.#options.self);
     const kept = mine.flatMap(({ instance }) => {
       const key = slotKey(instance.serviceId, instance.slot);
@@ -152,7 +174,10 @@ export class Planning {
         (placement) => slotKey(placement.service, placement.slot) === key,
       );
       const isMoving =
-        target !== undefined && target.host !== this.#options.self && instance.state === 'running';
+        target !== undefined &&
+        target.host !== this.#options.self &&
+        instance.state === 'running' &&
+        !exclusive.has(target.service);
       const isThere =
         seen.get(key)?.some((one) => one.host === target?.host && one.isHealthy) === true;
       return isMoving &&
@@ -172,18 +197,74 @@ export class Planning {
     return this.#placements;
   }
 
-  /** The committed plan with failover as it is seen from here: slots of dead hosts are where they run now. */
+  /**
+   * The committed plan with failover as it is seen from here: slots of dead hosts are where they run now, and what is
+   * exclusive is where its lease is held.
+   */
   effective(): readonly Placement[] {
     const hosts = new Map(this.#environmentHosts().map((host) => [host.id as string, host]));
     const seen = this.#seen();
     const isLive = (host: HostId): boolean =>
       host === this.#options.self ||
       ['alive', 'suspect'].includes(hosts.get(host)?.liveness ?? 'dead');
-    return (this.#options.committed()?.plan.placements ?? []).map((placement) => {
+    const committed = this.#options.committed();
+    if (committed === null) return [];
+    return committed.plan.placements.map((placement) => {
+      const lease = leaseNameOfService(placement.service, committed.inputs);
+      const holder = lease === null ? undefined : this.#holderOf(lease);
+      if (holder !== undefined) return { ...placement, host: holder };
+      if (lease !== null) return placement;
       if (isLive(placement.host)) return placement;
       const elsewhere = seen.get(slotKey(placement.service, placement.slot))?.[0];
       return elsewhere === undefined ? placement : { ...placement, host: elsewhere.host };
     });
+  }
+
+  /** By this host's own guard, or by what all say, whichever knows of the higher epoch. */
+  #holderOf(lease: LeaseName): HostId | undefined {
+    const { leases, self } = this.#options;
+    const own = leases.held().get(lease);
+    const said = leases.holders().get(lease);
+    return own !== undefined && (said === undefined || own >= said.epoch) ? self : said?.host;
+  }
+
+  /** Leases that this host may hold, or holds: what runs under them is made ready here, and runs where they are held. */
+  #involved(): readonly LeaseSubject[] {
+    const inputs = this.leaseInputs();
+    if (inputs === null) return [];
+    const { self, leases } = this.#options;
+    const held = leases.held();
+    const holders = [...leases.holders()].map(([lease, { host }]) => `${lease} ${host}`);
+    const key = [...holders, ...held.keys()].toSorted(compareText).join();
+    if (this.#involvement?.inputs === inputs && this.#involvement.key === key)
+      return this.#involvement.subjects;
+    const subjects = [...leaseSubjects(inputs).values()].filter((subject) => {
+      if (held.has(subject.lease)) return true;
+      const lastHolder = this.#holderOf(subject.lease) ?? null;
+      return candidatesFor(subject, inputs, { ...quietDynamics, lastHolder }).hosts.includes(self);
+    });
+    this.#involvement = { inputs, key, subjects };
+    return subjects;
+  }
+
+  /** The exclusive instances of this host, most of which wait. What the plan found no place for runs nowhere. */
+  #standby(committed: CommittedPlan): readonly Placement[] {
+    const services = new Set(
+      this.#involved().flatMap((subject) => subject.services.map(({ id }) => id)),
+    );
+    return committed.plan.placements
+      .filter(({ service }) => services.has(service))
+      .map((placement) => ({ ...placement, host: this.#options.self }));
+  }
+
+  /** Storage that this host may have active, and what all hosts of its roles have. */
+  #storage(committed: CommittedPlan): readonly Storage[] {
+    const own = committed.inputs.hosts.find(({ id }) => id === this.#options.self);
+    const mayCarry = eligibilityOf(committed.inputs.roles);
+    const involved = new Set(this.#involved().flatMap(({ storage }) => storage?.id ?? []));
+    return (committed.inputs.storage ?? []).filter((storage) =>
+      storage.isExclusive ? involved.has(storage.id) : own !== undefined && mayCarry(storage, own),
+    );
   }
 
   /** Everything from the document and the hosts as they are now, with the committed placements to stick to. */
@@ -239,6 +320,7 @@ export class Planning {
       env: this.#options.env(),
       self: { id: self, name: host.name, meta: host.meta, advertise },
       placements: this.#placements,
+      storage: this.#storage(committed),
       keep: this.keep(nowMs),
       inputs: committed.inputs,
       live: this.#live(committed),
@@ -256,7 +338,8 @@ export class Planning {
     this.#autoDueMs = Number.POSITIVE_INFINITY;
     if (committed === null || this.#options.envView().autoApply === 'off') return;
     // Whoever refuses a plan is the only one who knows that the cluster is apart: then it is its turn, too.
-    if (!this.#isMyTurn() && !this.#options.isRefusing()) return;
+    const planEpoch = this.#options.leases.plannerLease();
+    if (planEpoch === null && !this.#options.isRefusing()) return;
     const isMergePending = this.#options.isMergePending();
     const key = JSON.stringify([committed.pointerHash, isMergePending, this.#planHosts()]);
     if (key !== this.#autoKey) {
@@ -287,15 +370,7 @@ export class Planning {
     this.#isAutoDone = false;
     this.#autoSinceMs = nowMs + retryMs - quietMs;
     this.#autoDueMs = nowMs + retryMs;
-    this.#options.commit({ ...proposal, planEpoch: this.#options.leases.plannerLease() ?? 0 });
-  }
-
-  #isMyTurn(): boolean {
-    const { self } = this.#options;
-    const live = this.#environmentHosts().filter(
-      (host) => host.id === self || host.liveness === 'alive',
-    );
-    return live.every((host) => compareText(self, host.id) <= 0);
+    this.#options.commit({ ...proposal, planEpoch: planEpoch ?? 0 });
   }
 
   // ---- Views of hosts and instances ---------------------------------------------------------------------------
@@ -375,6 +450,12 @@ export class Planning {
       ];
     });
   }
+}
+
+function exclusiveServices(inputs: PlanInputs): ReadonlySet<ObjectId> {
+  return new Set(
+    [...leaseSubjects(inputs).values()].flatMap(({ services }) => services.map(({ id }) => id)),
+  );
 }
 
 function decidedOf({ services, roles, numbers, images, storage }: PlanInputs): DecidedInputs {

@@ -7,13 +7,21 @@
 import { compareText, encode } from '../../crdt/codec.ts';
 import { hex } from '../../crdt/ids.ts';
 import type { ClusterId, HostId } from '../../crdt/ids.ts';
-import type { Placement, PlanInputs, Service } from '../../crdt/model.ts';
+import type { Placement, PlanInputs, Service, Storage } from '../../crdt/model.ts';
 import { renderTemplate } from '../../crdt/templates.ts';
 import type { TemplateRef } from '../../crdt/templates.ts';
 import { virtualAddressOf } from '../../crdt/virtual-address.ts';
 import type { Epoch, LeaseName } from '../lease/model.ts';
+import { gateOf, leaseNameOf, leaseNameOfService, leaseSubjects, storageOf } from './leases.ts';
 import type { Holder } from './leases.ts';
-import type { DesiredInstance, DesiredView, RoutePort, ServiceRoute } from '../../plugins/api.ts';
+import type {
+  DesiredInstance,
+  DesiredStorage,
+  DesiredView,
+  ExclusiveInstance,
+  RoutePort,
+  ServiceRoute,
+} from '../../plugins/api.ts';
 
 /** One instance that is reachable now. */
 export interface LiveInstance {
@@ -44,8 +52,10 @@ export interface RenderInput {
     readonly meta: Readonly<Record<string, string>>;
     readonly advertise: string;
   };
-  /** What runs here: own and taken slots. */
+  /** What runs here: own and taken slots, and what is exclusive and may run here. */
   readonly placements: readonly Placement[];
+  /** What this host has of the environment's storage. */
+  readonly storage: readonly Storage[];
   /** Instances to leave alone although they are not placed here. */
   readonly keep: readonly string[];
   readonly inputs: PlanInputs;
@@ -61,7 +71,9 @@ export interface RenderInput {
   sha256(bytes: Uint8Array): Uint8Array;
 }
 
-export function renderView(input: RenderInput): DesiredView {
+export function renderView(given: RenderInput): DesiredView {
+  // A passive instance never gets traffic, and is nobody's address.
+  const input = { ...given, live: given.live.filter(activeOnly(given)) };
   const services = new Map(input.inputs.services.map((service) => [service.id as string, service]));
   const numbers = new Map(input.inputs.numbers);
   const instances = input.placements.flatMap((placement) => {
@@ -78,12 +90,65 @@ export function renderView(input: RenderInput): DesiredView {
     virtualAddress: virtualAddressOf(input.clusterId),
     instances: inStartOrder(instances),
     keep: input.keep,
+    ...(input.storage.length === 0 ? {} : { storage: renderStorage(input) }),
     routes: renderRoutes(input, numbers),
   };
 }
 
 export function serviceHost(service: string, env: string): string {
   return `${service}.${env}.internal`;
+}
+
+/** Where a lease is held: here only while our own guard says so, whatever was said before. */
+function holderOf(lease: LeaseName, { self, held, holders }: RenderInput): HostId | null {
+  const own = held.get(lease);
+  const said = holders.get(lease);
+  if (own !== undefined && (said === undefined || own >= said.epoch)) return self.id;
+  return said === undefined || said.host === self.id ? null : said.host;
+}
+
+function activeOnly(input: RenderInput): (instance: LiveInstance) => boolean {
+  const holders = new Map<string, HostId | null>();
+  for (const { services, lease } of leaseSubjects(input.inputs).values())
+    for (const { name } of services) holders.set(name, holderOf(lease, input));
+  return ({ service, host }) => !holders.has(service) || holders.get(service) === host;
+}
+
+function renderStorage(input: RenderInput): readonly DesiredStorage[] {
+  return input.storage
+    .toSorted((a, b) => compareText(a.name, b.name))
+    .map(({ id, name, driver, path, isExclusive }) => {
+      const lease = isExclusive ? leaseNameOf(input.env, { kind: 'storage', id }) : null;
+      const said = lease === null ? undefined : input.holders.get(lease);
+      const holder = lease === null ? null : holderOf(lease, input);
+      const reach = holder === null || holder === input.self.id ? null : input.reach(holder);
+      const active =
+        reach === null || said === undefined || said.host !== holder
+          ? null
+          : { host: said.host, ...reach, epoch: said.epoch };
+      const epoch = lease === null ? null : (input.held.get(lease) ?? null);
+      return { id, name, driver, path, lease, epoch, active };
+    });
+}
+
+/** Which lease, behind which gate; null: it may run twice. */
+function renderLease(
+  service: Service,
+  input: RenderInput,
+): Omit<ExclusiveInstance, 'epoch'> | null {
+  const lease = leaseNameOfService(service.id, input.inputs);
+  const subject = lease === null ? undefined : leaseSubjects(input.inputs).get(lease);
+  if (lease === null || subject === undefined) return null;
+  const gate = gateOf(input.clusterId.slice(0, 8), subject.id, input.self.id);
+  return { lease, gate, leaseDir: `${input.leaseRoot}/${gate}` };
+}
+
+/** What it follows has the same path inside as outside. */
+function mountsOf(service: Service, input: RenderInput): Pick<DesiredInstance, 'mounts'> {
+  const storage = storageOf(service, input.inputs);
+  if (storage === undefined) return {};
+  const { path } = storage;
+  return { mounts: [{ source: path, target: path, isReadOnly: false }] };
 }
 
 function renderInstance(
@@ -95,6 +160,7 @@ function renderInstance(
   const instance = `${service.name}-${placement.slot}`;
   const image = input.inputs.images?.find((entry) => entry.reference === service.image);
   const resolve = (ref: TemplateRef): string => resolveRef(ref, service, numbers, input);
+  const lease = renderLease(service, input);
   const shape = {
     service: service.name,
     serviceId: service.id,
@@ -114,7 +180,8 @@ function renderInstance(
     ...(service.health === undefined ? {} : { health: service.health }),
     dependsOn: service.dependsOn,
     stopGraceMs: service.stopGraceMs,
-    restart: 'unless-stopped' as const,
+    restart: lease === null ? ('unless-stopped' as const) : ('no' as const),
+    ...mountsOf(service, input),
   };
   // What a running container cannot change; the rest (enabled or not, order) is applied without recreating it.
   const { dependsOn: _order, stopGraceMs: _grace, ...shaping } = shape;
@@ -122,11 +189,16 @@ function renderInstance(
     input.sha256(
       encode({
         ...shaping,
+        // Not the epoch: the container is made before there is one, and outlives it.
+        ...(lease === null ? {} : { exclusive: { ...lease } }),
         restarts: service.restarts,
       }),
     ),
   ).slice(0, 16);
-  return { ...shape, isEnabled: service.isEnabled, spec };
+  if (lease === null) return { ...shape, isEnabled: service.isEnabled, spec };
+  const epoch = input.held.get(lease.lease) ?? null;
+  const isEnabled = service.isEnabled && epoch !== null;
+  return { ...shape, exclusive: { ...lease, epoch }, isEnabled, spec };
 }
 
 function resolveRef(

@@ -11,6 +11,7 @@ import type { Config } from '../../daemon/config.ts';
 import type { EditReceipt } from '../../daemon/node-api.ts';
 import { TrellisNode } from '../../daemon/node.ts';
 import { plan } from '../../daemon/plan/plan.ts';
+import { noLeases } from '../../daemon/plan/planning.ts';
 import type { ClusterKit, KitHost, KitSession } from '../cluster-kit.ts';
 import type { SimEngine } from './sim-engine.ts';
 import type { SimNode, SimPorts } from './world.ts';
@@ -30,6 +31,7 @@ export interface TrellisSimOptions {
   /** The roster that `init` and `join` left on disk; read only by the first life. */
   readonly founding: readonly SignedBytes[];
   readonly engine: SimEngine;
+  plannerLease(): number | null;
 }
 
 export class TrellisSimNode implements SimNode {
@@ -63,6 +65,7 @@ export class TrellisSimNode implements SimNode {
         },
       },
       hasGateway: () => true,
+      leases: { ...noLeases, plannerLease: () => options.plannerLease() },
     });
   }
 

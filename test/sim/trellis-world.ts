@@ -32,6 +32,7 @@ export class TrellisWorld extends World<TrellisSimNode> {
     const changes: EngineChange[] = [];
     const lives: number[] = [];
     const founding = [kit.authorityRecord, kit.operatorRecord];
+    const planner = new PerfectPlannerLease();
     super({
       ...options,
       factory: (ports, index) => {
@@ -45,6 +46,7 @@ export class TrellisWorld extends World<TrellisSimNode> {
           life: lives[index],
           founding,
           engine: engines[index] as SimEngine,
+          plannerLease: () => planner.epochOf(index),
         });
       },
       pending: (world) => pendingOf(world as TrellisWorld),
@@ -67,6 +69,7 @@ export class TrellisWorld extends World<TrellisSimNode> {
     this.kitHosts = kitHosts;
     this.engines = engines;
     this.engineChanges = changes;
+    planner.up = () => this.up();
     this.startAll();
   }
 
@@ -84,6 +87,26 @@ export class TrellisWorld extends World<TrellisSimNode> {
     return this.engines.flatMap((engine, index) =>
       engine.running().includes(instance) ? [index] : [],
     );
+  }
+}
+
+/**
+ * The lease of the planner without its protocol, which has a simulator of its own: at any moment the lowest host that is up
+ * holds it, whoever reaches whom, and every change of holder raises the epoch.
+ */
+class PerfectPlannerLease {
+  up: () => readonly number[] = () => [];
+  #holder = -1;
+  #epoch = 0;
+
+  /** Null: another host holds it. */
+  epochOf(index: number): number | null {
+    const lowest = this.up()[0] ?? -1;
+    if (lowest !== this.#holder) {
+      this.#holder = lowest;
+      this.#epoch += 1;
+    }
+    return index === lowest ? this.#epoch : null;
   }
 }
 

@@ -219,7 +219,7 @@ function bonded(service: ServiceSpec, how: Bond, storage: readonly StorageSpec[]
   if (how.kind === 'none') return service;
   const { count: _count, placement: _placement, ...others } = service;
   // Those that share a lease share a host.
-  const rest = { ...others, ports: (service.ports ?? []).map(({ host: _, ...port }) => port) };
+  const rest = { ...others, ports: (service.ports ?? []).map(({ host: _host, ...port }) => port) };
   if (how.kind === 'alone')
     return { ...rest, isExclusive: true, lease: how.lease, placement: how.placement };
   const followed = storage.find((one) => one.name === how.name);

@@ -39,11 +39,15 @@ export class World {
   readonly nodes: Node[];
   readonly events: (FailoverEvent & { atMs: number; host: string })[] = [];
   readonly services: Map<ObjectId, Service>;
+  /** Held by leases, which are no part of this world. */
+  exclusive: ReadonlySet<ObjectId>;
   placements: readonly Placement[];
 
   constructor(options: { hosts: number; services: Service[]; placements: Placement[] }) {
     this.services = new Map(options.services.map((service) => [service.id, service]));
     this.placements = options.placements;
+    const exclusive = options.services.filter((service) => service.isExclusive === true);
+    this.exclusive = new Set(exclusive.map((service) => service.id));
     this.nodes = Array.from({ length: options.hosts }, (_, n) => ({
       host: { ...hostOf(n), liveness: 'alive' as const },
       failover: new Failover(defaultConfig),
@@ -99,6 +103,14 @@ export class World {
       .map((node) => node.host.name);
   }
 
+  /** Did the host say last that it must run the slot? */
+  decides(n: number, placement: Placement): boolean {
+    const node = this.nodes[n] as Node;
+    return (
+      node.running.has(keyOf(placement)) && node.running.get(keyOf(placement))?.endsAtMs === null
+    );
+  }
+
   #hear(node: Node): void {
     for (const other of this.nodes) {
       const heard = node.heard.get(other.host.id);
@@ -128,6 +140,7 @@ export class World {
       services: this.services,
       hosts,
       seen: this.#seenBy(node),
+      exclusive: this.exclusive,
       isEligible: eligibilityOf([]),
       hasLivePeer: hosts.some((host) => host.id !== node.host.id && host.isAlive),
       hasGateway: true,

@@ -65,6 +65,27 @@ describe('failover of work that may run twice', () => {
     }
   });
 
+  test('[trellis:P8] what is exclusive never passes through here, whatever dies and however often', () => {
+    const world = worldOf(3, [
+      { isExclusive: true },
+      perRole(1),
+      { ...perRole(1), follows: 'data' },
+    ]);
+    const [alone, shared, following] = world.placements as [Placement, Placement, Placement];
+    // A service that follows is known to be exclusive only by the storage it follows.
+    world.exclusive = new Set([alone.service, following.service]);
+    for (const host of [0, 1, 2, 0]) {
+      world.crash(host);
+      world.run(30_000);
+      world.recover(host);
+      world.run(30_000);
+    }
+    const texts = world.events.map((event) => event.text).join();
+    expect(texts).toContain(shared.serviceName);
+    expect(texts).not.toMatch(/\b(s0|s2)-0/);
+    for (const node of [0, 1, 2]) expect(world.decides(node, alone)).toBe(false);
+  });
+
   test('what a host has taken already counts: room and ports are not given twice', () => {
     // h0 runs two services that both want most of the one host that is left.
     for (const more of [

@@ -205,19 +205,28 @@ export const placesOf = (plan: Plan) => new Map(plan.placements.map((p) => [keyO
 /** What is wrong with new placements; what was there before is excused from room. */
 export function breaches(inputs: PlanInputs, plan: Plan): string[] {
   const wrong: string[] = [];
+  const isExclusive = (p: Placement) => leaseNameOfService(p.service, inputs) !== null;
   const services = new Map(inputs.services.map((one) => [one.id, one]));
   const before = new Map(inputs.previous.map((p) => [keyOf(p), p.host]));
   if (new Set(plan.placements.map(keyOf)).size !== plan.placements.length)
     wrong.push('a slot is placed twice');
   for (const one of inputs.hosts) {
     const here = plan.placements.filter((p) => p.host === one.id);
-    const fresh = here.filter((p) => before.get(keyOf(p)) !== one.id);
+    // What becomes exclusive changes its slot and not its host.
+    const fresh = here.filter(
+      (p) =>
+        before.get(keyOf(p)) !== one.id &&
+        !(
+          isExclusive(p) &&
+          inputs.previous.some((q) => q.service === p.service && q.host === one.id)
+        ),
+    );
     const sum = (of: (s: Service) => number) =>
       here.reduce((all, p) => all + of(services.get(p.service) as Service), 0);
     if (fresh.length > 0 && (!one.isAlive || one.isDrained))
       wrong.push(`${one.name} is not alive or drained and got something new`);
     // What is exclusive goes where its lease may go, full or not.
-    const isExcused = here.some((p) => leaseNameOfService(p.service, inputs) !== null);
+    const isExcused = here.some(isExclusive);
     if (
       !isExcused &&
       fresh.some((p) => services.get(p.service)?.resources.cpu !== undefined) &&

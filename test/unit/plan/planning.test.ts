@@ -8,13 +8,16 @@ import type {
   Plan,
   PlanInputs,
   Service,
+  Storage,
 } from '../../../crdt/model.ts';
+import type { ServiceSpec } from '../../../crdt/service-leaves.ts';
 import { defaultConfig } from '../../../daemon/config.ts';
 import type { CommittedPlan, FactEntry } from '../../../daemon/node-api.ts';
+import type { Holder } from '../../../daemon/plan/leases.ts';
 import { noLeases, Planning } from '../../../daemon/plan/planning.ts';
 import { reportedInstances } from '../../../daemon/plan/reported.ts';
 import { SimCrypto } from '../../sim/sim-crypto.ts';
-import { hostId, serviceOf } from '../../property/plan/plan-arbitraries.ts';
+import { hostId, serviceOf, storageOf } from '../../property/plan/plan-arbitraries.ts';
 
 const ids = [0, 1, 2, 3].map(hostId).toSorted();
 const [lowest, second, third] = ids as [HostId, HostId, HostId];
@@ -64,8 +67,13 @@ class World {
   isMergePending = false;
   isRefusing = false;
   isDiskFull = false;
+  /** Of this host's planner lease. */
+  planEpoch: number | null = 3;
+  readonly held = new Map<string, number>();
+  readonly holders = new Map<string, Holder>();
+  storage: readonly Storage[] = [];
   facts: FactEntry[] = [];
-  readonly commits: { inputs: PlanInputs; plan: Plan }[] = [];
+  readonly commits: { inputs: PlanInputs; plan: Plan; planEpoch: number }[] = [];
   readonly events: string[] = [];
   readonly planning: Planning;
 
@@ -85,7 +93,7 @@ class World {
         hosts: new Map(),
         images: new Map(),
         numbers: new Map(),
-        storage: new Map(),
+        storage: new Map(this.storage.map((one) => [one.name, one])),
         autoApply: this.autoApply,
         voters: null,
         isFrozen: false,
@@ -98,8 +106,13 @@ class World {
       facts: () => this.facts,
       hasLivePeer: () => true,
       hasGateway: () => true,
-      leases: noLeases,
-      reach: () => null,
+      leases: {
+        ...noLeases,
+        held: () => this.held,
+        holders: () => this.holders,
+        plannerLease: () => this.planEpoch,
+      },
+      reach: (host) => ({ address: `10.0.0.${ids.indexOf(host)}`, apiPort: 8443 }),
       commit: (proposal) => {
         this.commits.push(proposal);
         if (this.isDiskFull) return;
@@ -225,18 +238,23 @@ describe('automatic planning', () => {
     }
   });
 
-  test('the lowest live host commits and nobody else', () => {
+  test('[trellis:P8] the holder of the planner lease commits under its epoch, and nobody else', () => {
     const other = new World([serviceOf(0, { count: { perHost: { min: 1, max: 1 } } })], second);
     other.hosts = [...other.hosts, hostView(third)];
+    other.planEpoch = null;
     expect(other.quiet()).toBe(0);
-    // Whoever is only suspected may still be at work.
     other.live(lowest, 'dead');
-    expect(other.quiet(20_000)).toBe(1);
-    other.live(lowest, 'alive');
+    expect(other.quiet(20_000)).toBe(0);
+    other.planEpoch = 7;
+    expect(other.quiet(40_000)).toBe(1);
+    expect(other.commits[0]?.planEpoch).toBe(7);
+    other.planEpoch = null;
     other.hosts = [...other.hosts, hostView(ids[3] as HostId)];
-    expect(other.quiet(40_000)).toBe(0);
+    expect(other.quiet(60_000)).toBe(0);
+    // Who refuses a plan is the only one who knows: it keeps the highest epoch it has heard of.
     other.isRefusing = true;
-    expect(other.quiet(60_000)).toBe(1);
+    expect(other.quiet(80_000)).toBe(1);
+    expect(other.commits[1]?.planEpoch).toBe(0);
   });
 
   test('after two operators the merged document is planned, also where places stay the same', () => {
@@ -277,6 +295,127 @@ describe('instances that move', () => {
     expect(world.planning.keep(120_000)).toEqual([]);
     world.report(second, [instance(site, { health: 'healthy' })]);
     expect(world.planning.keep(121_000)).toEqual([]);
+  });
+});
+
+describe('what is exclusive', () => {
+  const lease = `service/prod/${serviceOf(0, {}).id}`;
+  const db = (more: Partial<ServiceSpec> = {}) => serviceOf(0, { isExclusive: true, ...more });
+  const states = (world: World) =>
+    world.planning
+      .view('10.0.0.9', 0)
+      ?.instances.map(({ instance, isEnabled, exclusive }) => [
+        instance,
+        isEnabled,
+        exclusive?.epoch ?? null,
+      ]);
+
+  test('[trellis:P8] is made ready on every candidate, and runs where the lease is held', () => {
+    for (const self of [lowest, second]) {
+      const world = new World([db()], self);
+      expect(world.places()).toHaveLength(1);
+      world.planning.evaluate(0);
+      expect(states(world)).toEqual([['s0-0', false, null]]);
+      world.holders.set(lease, { host: self, epoch: 4 });
+      expect(states(world)).toEqual([['s0-0', false, null]]);
+      world.held.set(lease, 4);
+      expect(states(world)).toEqual([['s0-0', true, 4]]);
+    }
+  });
+
+  test('[trellis:P8] no death moves it without its lease, and the effective place is the holder', () => {
+    const world = new World([db()], second);
+    const home = world.planning.effective()[0]?.host;
+    const elsewhere = home === lowest ? second : lowest;
+    world.live(lowest, 'dead');
+    for (const at of [0, 10_000, 600_000]) world.planning.evaluate(at);
+    expect(world.planning.own().map(({ host }) => host)).toEqual([second]);
+    expect(states(world)).toEqual([['s0-0', false, null]]);
+    expect(world.events).toEqual([]);
+    world.report(second, [instance(db())]);
+    expect(world.planning.effective()[0]?.host).toBe(home);
+    world.holders.set(lease, { host: elsewhere, epoch: 2 });
+    expect(world.planning.effective()[0]?.host).toBe(elsewhere);
+    expect(world.planning.keep(0)).toEqual([]);
+  });
+
+  test('a host that loses the role keeps it ready only while it holds it', () => {
+    const world = new World([db()], second);
+    world.hosts = [hostView(lowest), hostView(second, { roles: [] })];
+    const inputs = world.planning.inputs();
+    world.commit(inputs, world.planning.compute(inputs));
+    world.planning.evaluate(0);
+    expect(world.planning.own()).toEqual([]);
+    world.held.set(lease, 1);
+    expect(world.planning.evaluate(1)).toBe(true);
+    expect(world.planning.own()).toHaveLength(1);
+  });
+
+  test('[trellis:P36] storage is given to those who may have it active, with its holder', () => {
+    const world = new World([db({ follows: 'd0' })], second);
+    world.storage = [storageOf(0), storageOf(1, { role: 'other' })];
+    const inputs = world.planning.inputs();
+    world.commit(inputs, world.planning.compute(inputs));
+    world.planning.evaluate(0);
+    const name = `storage/prod/${storageOf(0).id}`;
+    world.holders.set(name, { host: lowest, epoch: 3 });
+    const view = () => world.planning.view('10.0.0.9', 0);
+    expect(view()?.storage).toEqual([
+      {
+        id: storageOf(0).id,
+        name: 'd0',
+        driver: 'local',
+        path: '/srv/d0',
+        lease: name,
+        epoch: null,
+        active: { host: lowest, address: '10.0.0.0', apiPort: 8443, epoch: 3 },
+      },
+    ]);
+    world.held.set(name, 4);
+    expect(view()?.storage?.[0]).toMatchObject({ epoch: 4, active: null });
+    expect(view()?.instances[0]).toMatchObject({
+      isEnabled: true,
+      exclusive: { lease: name, epoch: 4 },
+      mounts: [{ source: '/srv/d0', target: '/srv/d0', isReadOnly: false }],
+    });
+  });
+
+  test('what decides leases is what was committed, with hosts as alive as they are', () => {
+    const world = new World([db()]);
+    world.hosts = [...world.hosts, hostView(third)];
+    expect(world.planning.leaseInputs()?.hosts).toHaveLength(2);
+    const before = world.planning.leaseInputs();
+    expect(world.planning.leaseInputs()).toBe(before);
+    world.live(second, 'dead');
+    expect(world.planning.leaseInputs()?.hosts.map(({ isAlive }) => isAlive)).toEqual([
+      true,
+      false,
+    ]);
+  });
+
+  test('[trellis:P5] storage that went while a service follows it stays as it was committed', () => {
+    const world = new World([db({ follows: 'd0' })]);
+    world.storage = [storageOf(0)];
+    const inputs = world.planning.inputs();
+    world.commit(inputs, world.planning.compute(inputs));
+    world.storage = [];
+    expect(world.planning.desired().storage).toEqual([storageOf(0)]);
+    world.services = [db({ follows: 'd0', image: 'new' })];
+    expect(world.planning.desired().services[0]?.image).toBe('i');
+    world.services = [db({ follows: 'gone' })];
+    expect(world.planning.desired().services[0]?.follows).toBe('d0');
+    world.services = [serviceOf(7, { follows: 'gone' })];
+    expect(world.planning.desired()).toMatchObject({ services: [] });
+    expect(world.planning.desired()).not.toHaveProperty('storage');
+  });
+
+  test('a freeze changes no plan', () => {
+    const world = new World([db({ lease: { profile: 'wan' } })]);
+    const before = world.planning.desired();
+    world.services = [db({ lease: { profile: 'wan', isFrozen: true } })];
+    expect(world.planning.desired()).toEqual(before);
+    world.services = [db({ lease: { isFrozen: true } })];
+    expect(world.planning.desired().services[0]).not.toHaveProperty('lease');
   });
 });
 

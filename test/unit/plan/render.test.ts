@@ -11,8 +11,10 @@ import {
   hostOf,
   inputsOf,
   roleOf,
+  serviceId,
   serviceOf,
   sha256,
+  storageOf,
 } from '../../property/plan/plan-arbitraries.ts';
 
 const http = [{ name: 'http', container: 80 }];
@@ -48,6 +50,7 @@ function view(specs: Partial<ServiceSpec>[], more: Partial<RenderInput> = {}) {
     self: { id: hostId(0), name: 'h0', meta: { dc: 'east' }, advertise: '10.0.0.0' },
     placements: services.map((service) => placementOf(service)),
     inputs: inputsOf(services, [hostOf(0), hostOf(1)], { numbers }),
+    storage: [],
     keep: [],
     live: [],
     held: new Map(),
@@ -172,6 +175,106 @@ describe('where a service is reached', () => {
     ).toEqual(['10.0.0.2']);
     expect(remote(live('s0', 1, { isHealthy: false }))).toEqual(['10.0.0.1']);
     expect(remote()).toEqual([]);
+  });
+});
+
+describe('what runs under a lease', () => {
+  const lease = `service/prod/${serviceId(0)}`;
+  const spec = { isExclusive: true as const, ports: http };
+  const held = (epoch: number) => ({ held: new Map([[lease, epoch]]) });
+  const said = (host: number, epoch: number) => ({
+    holders: new Map([[lease, { host: hostId(host), epoch }]]),
+  });
+
+  test('[trellis:P8] waits in its gate until the lease is held here', () => {
+    const gate = `trellis-x-cccccccc-${serviceId(0).slice(0, 12)}-${hostId(0).slice(0, 6)}`;
+    expect(view([spec]).instances[0]).toMatchObject({
+      isEnabled: false,
+      restart: 'no',
+      exclusive: { lease, gate, leaseDir: `/run/t/guard/lease/${gate}`, epoch: null },
+    });
+    expect(view([spec], held(5)).instances[0]).toMatchObject({
+      isEnabled: true,
+      exclusive: { epoch: 5 },
+    });
+    expect(view([{ ...spec, isEnabled: false }], held(5)).instances[0]).toMatchObject({
+      isEnabled: false,
+      exclusive: { epoch: 5 },
+    });
+    const plain = view([{ ports: http }]).instances[0];
+    expect(plain).toMatchObject({ restart: 'unless-stopped', isEnabled: true });
+    expect(plain).not.toHaveProperty('exclusive');
+    expect(plain).not.toHaveProperty('mounts');
+  });
+
+  test('[trellis:R5] the spec knows lease and gate, not the epoch', () => {
+    const specOf = (more: Partial<RenderInput>) => view([spec], more).instances[0]?.spec;
+    expect(specOf(held(5))).toBe(specOf({}));
+    expect(specOf(held(6))).toBe(specOf(said(1, 9)));
+    expect(specOf({ leaseRoot: '/elsewhere' })).not.toBe(specOf({}));
+    expect(view([{ ports: http }]).instances[0]?.spec).not.toBe(specOf({}));
+  });
+
+  test('[trellis:P8] traffic goes to the holder of the highest epoch and to nobody else', () => {
+    const all = [live('s0', 0), live('s0', 1), live('s0', 2)];
+    const to = (more: Partial<RenderInput>) => {
+      const route = view([spec], { live: all, ...more }).routes[0]?.ports[0];
+      return [route?.local, route?.remote, route?.inbound];
+    };
+    const here = '172.31.0.2';
+    expect(to({})).toEqual([[], [], []]);
+    expect(to(said(1, 4))).toEqual([[], ['10.0.0.1'], []]);
+    // What was said of us counts only while our own guard holds it.
+    expect(to(said(0, 4))).toEqual([[], [], []]);
+    expect(to(held(4))).toEqual([[here], [], [here]]);
+    expect(to({ ...held(5), ...said(1, 4) })).toEqual([[here], [], [here]]);
+    expect(to({ ...held(4), ...said(1, 5) })).toEqual([[], ['10.0.0.1'], []]);
+    const stopped = [live('s0', 1, { isRunning: false }), live('s0', 2)];
+    expect(to({ live: stopped, ...said(1, 4) })).toEqual([[], [], []]);
+    const gone = [live('s0', 1, { isDead: true, isHealthy: false }), live('s0', 2)];
+    expect(to({ live: gone, ...said(1, 4) })).toEqual([[], ['10.0.0.1'], []]);
+  });
+
+  test('[trellis:P20] its address is the holder’s', () => {
+    const env = { AT: '{{services.s0.address}}' };
+    const consumer = { env, dependsOn: [{ service: 's0', onChange: 'restart' as const }] };
+    const all = [live('s0', 1), live('s0', 2)];
+    const addressAt = (more: Partial<RenderInput>) =>
+      view([spec, consumer], { live: all, ...more }).instances.find((one) => one.service === 's1')
+        ?.env['AT'];
+    expect(addressAt(said(2, 1))).toBe('10.0.0.2');
+    expect(addressAt({})).toBe('s0.prod.internal');
+  });
+
+  test('[trellis:P36] what follows storage has its lease, its directory and its holder', () => {
+    const storage = [storageOf(0), storageOf(1, { isExclusive: false })];
+    const services = [serviceOf(0, { follows: 'd0' }), serviceOf(1, { follows: 'd1' })];
+    const name = `storage/prod/${storageOf(0).id}`;
+    const render = (more: Partial<RenderInput>) =>
+      view([], {
+        storage,
+        inputs: inputsOf(services, [hostOf(0)], { storage }),
+        placements: services.map((service) => placementOf(service)),
+        reach: (host) => ({ address: host === hostId(1) ? '10.0.0.1' : '', apiPort: 8443 }),
+        ...more,
+      });
+    const mount = (path: string) => [{ source: path, target: path, isReadOnly: false }];
+    const { instances, storage: mine } = render({ held: new Map([[name, 3]]) });
+    expect(instances).toMatchObject([
+      { instance: 's0-0', exclusive: { lease: name, epoch: 3 }, mounts: mount('/srv/d0') },
+      { instance: 's1-0', restart: 'unless-stopped', mounts: mount('/srv/d1') },
+    ]);
+    expect(instances[1]).not.toHaveProperty('exclusive');
+    expect(mine).toMatchObject([
+      { name: 'd0', lease: name, epoch: 3, active: null },
+      { name: 'd1', lease: null, epoch: null, active: null },
+    ]);
+    const passive = render({ holders: new Map([[name, { host: hostId(1), epoch: 4 }]]) });
+    expect(passive.storage?.[0]).toMatchObject({
+      epoch: null,
+      active: { host: hostId(1), address: '10.0.0.1', apiPort: 8443, epoch: 4 },
+    });
+    expect(view([{}])).not.toHaveProperty('storage');
   });
 });
 
