@@ -25,6 +25,12 @@ if [ ! -e "$root$NODE_DIR/node" ]; then
   mkdir -p "$root$NODE_DIR"
   mount --bind "$NODE_DIR" "$root$NODE_DIR"
 fi
+# A disk that all hosts see, as a storage network would give them; only where the network was made with one.
+shared=${HOST_DIR%/*}/shared
+if [ -d "$shared" ]; then
+  mkdir -p srv/shared
+  mount --bind "$shared" srv/shared
+fi
 # All namespaces share the kernel's boot id; a host must see a new one after each boot.
 cp "$HOST_DIR/boot-id" run/boot-id
 mount --bind run/boot-id proc/sys/kernel/random/boot_id

@@ -26,6 +26,8 @@ export interface LanOptions {
   readonly diesWithParent: boolean;
   /** See LocalHostOptions. */
   readonly hasTrellis: boolean;
+  /** One directory, `shared` in the network's own, is /srv/shared on every host. Default false. */
+  readonly hasSharedDisk?: boolean;
 }
 
 export const hostsMax = 100;
@@ -55,6 +57,7 @@ export class LocalLan {
       });
     }
     mkdirSync(lan.dir, { recursive: true, mode: 0o755 });
+    if (options.hasSharedDisk === true) mkdirSync(join(lan.dir, 'shared'));
     lan.#record();
     try {
       await lan.#startSwitch(options.diesWithParent);

@@ -18,6 +18,8 @@ export interface TestbedOptions {
   readonly name?: string;
   /** Default true; false for tests of the installer: no `/usr/local/bin/trellis`. */
   readonly hasTrellis?: boolean;
+  /** Default false. True: `<dir>/shared` on the machine is /srv/shared on every host. */
+  readonly hasSharedDisk?: boolean;
 }
 
 const open = new Set<LocalLan>();
@@ -36,6 +38,7 @@ export class Testbed {
       hosts: options.hosts,
       engines: options.engines ?? true,
       hasTrellis: options.hasTrellis ?? true,
+      hasSharedDisk: options.hasSharedDisk ?? false,
       diesWithParent: true,
     });
     open.add(lan);
