@@ -34,8 +34,9 @@ export function startGuard(start: GuardStart, log: Log): number | null {
   mkdirSync(start.runDir, { recursive: true, mode: privateDirMode });
   const output = openSync(join(start.runDir, guardRunFiles.log), 'a', privateFileMode);
   try {
-    // The young generation as small as the daemon's: the guard's budget is 45 MB.
-    const argv = ['--max-semi-space-size=1', guardProgram(), ...guardArguments(start)];
+    // As small as the daemon: the guard's budget is 45 MB.
+    const small = ['--max-semi-space-size=1', '--heap-growing-percent=100'];
+    const argv = [...small, guardProgram(), ...guardArguments(start)];
     const child = spawn(process.execPath, argv, {
       // A session of its own: no terminal's ^C and no end of the daemon's session reaches it.
       detached: true,

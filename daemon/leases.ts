@@ -7,6 +7,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { HostId } from '../crdt/ids.ts';
+import type { HostFact } from '../crdt/model.ts';
 import type { ReconcileOutcome } from '../plugins/api.ts';
 import type { ExclusiveControl } from '../plugins/docker/exclusive.ts';
 import { guardDesired, leaseOutlooks } from './lease-desired.ts';
@@ -17,6 +18,7 @@ import { gatherLeaseInput, leaseFactsOf } from './lease-input.ts';
 import { LeaseLink } from './lease-link.ts';
 import { LeaseMoves } from './lease-moves.ts';
 import { LeaseProbes } from './lease-probes.ts';
+import { votersWantedOf } from './lease-voters.ts';
 import { LeaseWorkload } from './lease-workload.ts';
 import type { StorageControl } from './lease-workload.ts';
 import type { GuardNotice, GuardStatus } from './lease/guard-api.ts';
@@ -78,6 +80,8 @@ export class Leases implements PlanningLeases {
   readonly #probes: LeaseProbes;
   readonly #moves = new LeaseMoves();
   readonly #startFailures = new Map<LeaseName, StartFailure>();
+  /** Hosts of the environment that are dead, as seen from here. */
+  readonly #goneSinceMs = new Map<HostId, number>();
   #requestReconcile: () => void = () => {};
   #refreshTimer: Timer | null = null;
   #tickTimer: Timer | null = null;
@@ -348,8 +352,34 @@ export class Leases implements PlanningLeases {
     return unready;
   }
 
+  /** Null also while no voters are known here: nobody tends what it cannot see. */
   #votersWanted(): readonly HostId[] | null {
-    return this.#options.member.node.envView().voters;
+    const { node } = this.#options.member;
+    const current = this.link.status()?.chosen?.config.voters;
+    if (current === undefined) return null;
+    const nowMs = this.#options.clock.monotonicMs();
+    const ready = new Set(
+      leaseFactsOf(node).flatMap(({ host, fact }) => (fact.leasePort === 0 ? [] : [host])),
+    );
+    const hosts = node
+      .hosts()
+      .filter(({ env, liveness }) => env === node.env && liveness !== 'left');
+    for (const { id, liveness } of hosts) {
+      if (liveness !== 'dead') this.#goneSinceMs.delete(id);
+      else if (!this.#goneSinceMs.has(id)) this.#goneSinceMs.set(id, nowMs);
+    }
+    const members = hosts.map(({ id, node: owner }) => {
+      const sinceMs = this.#goneSinceMs.get(id);
+      const isSelf = id === node.self.host;
+      const fact = node.fact('host', owner)?.value as Partial<HostFact> | undefined;
+      return {
+        host: id,
+        isReady: isSelf || ready.has(id),
+        isLeaving: isSelf ? this.#isLeaving : fact?.isLeaving === true,
+        goneForMs: sinceMs === undefined ? null : nowMs - sinceMs,
+      };
+    });
+    return votersWantedOf({ current, members, wish: node.envView().voters });
   }
 
   #publish(): void {

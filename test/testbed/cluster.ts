@@ -1,7 +1,9 @@
 /**
  * A Trellis cluster on a testbed, driven as a person would: through the CLI of any host. Daemons run from the work tree.
  */
+import { connect } from 'node:net';
 import type { HostProcess, LocalHost } from '../../bootstrap/local-cluster/local-host.ts';
+import type { FromGuard, GuardStatus, ToGuard } from '../../daemon/lease/guard-api.ts';
 import type { HostRow, InstanceRow } from '../../daemon/operations/answers.ts';
 import { eventually } from '../await.ts';
 import { Testbed } from './testbed.ts';
@@ -100,6 +102,53 @@ export class TestCluster {
     if (signal === 'TERM' || signal === 'KILL') await this.daemon(index).exited;
   }
 
+  /** Number inside the host. */
+  async guardPid(index: number): Promise<number> {
+    return Number(await this.bed.host(index).mustExec('cat /run/trellis/guard/guard.pid'));
+  }
+
+  /** Does not wait: a guard that ends is started again by its daemon. */
+  async signalGuard(index: number, signal: 'TERM' | 'KILL' | 'STOP' | 'CONT'): Promise<void> {
+    const pid = await this.guardPid(index);
+    await this.bed.host(index).mustExec(['kill', '-s', signal, String(pid)]);
+  }
+
+  /** `STOP`: hung, in every thread and child. `KILL` leaves its containers; see LocalHost.stopEngine. */
+  async signalEngine(index: number, signal: 'KILL' | 'STOP' | 'CONT'): Promise<void> {
+    const script = `kill -s ${signal} $(cat /run/docker.pid)`;
+    await this.bed.host(index).mustExec(script);
+  }
+
+  /** First-hand, by the guard's own socket: works with a daemon that is dead or stopped. */
+  async leaseStatus(index: number): Promise<GuardStatus> {
+    return askGuard(`${this.bed.host(index).rootPath}/run/trellis/guard/guard.sock`);
+  }
+
+  /** Hosts whose own guard says that it holds the lease with its gate open; `title` as in 'service db'. */
+  async holders(title: string): Promise<{ index: number; epoch: number; name: string }[]> {
+    const on = this.bed.hosts.filter((host) => host.isOn);
+    const found = await Promise.all(
+      on.map(async ({ index }) => {
+        const status = await this.leaseStatus(index).catch(() => null);
+        const lease = status?.leases.find((one) => one.title === title && one.gate === 'open');
+        return lease === undefined ? [] : [{ index, epoch: lease.epoch, name: lease.name }];
+      }),
+    );
+    return found.flat();
+  }
+
+  /** The environment's voters are so many and every guard that is on knows it: one more is added every few seconds. */
+  async waitVoters(count: number): Promise<void> {
+    const isSo = async ({ index }: LocalHost): Promise<boolean> =>
+      (await this.leaseStatus(index)).chosen?.config.voters.length === count;
+    for (const host of this.bed.hosts.filter(({ isOn }) => isOn))
+      await eventually(() => isSo(host), {
+        withinMs: 90_000,
+        everyMs: 100,
+        what: `${host.name} knows ${count} voters`,
+      });
+  }
+
   async trellis(index: number, args: readonly string[], timeoutMs = 150_000): Promise<CliResult> {
     const { code, stdout, stderr } = await this.bed.host(index).trellis(args, { timeoutMs });
     return { code, data: parse(stdout), stdout, stderr };
@@ -175,6 +224,33 @@ export class TestCluster {
   async destroy(): Promise<void> {
     await this.bed.destroy();
   }
+}
+
+const guardAnswerMs = 3_000;
+
+function askGuard(socketPath: string): Promise<GuardStatus> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(socketPath);
+    const write = (line: ToGuard): void => void socket.write(`${JSON.stringify(line)}\n`);
+    let text = '';
+    socket.setTimeout(guardAnswerMs, () => socket.destroy(new Error('the guard says nothing')));
+    socket.on('connect', () => {
+      write({ kind: 'hello', v: 1, version: 'test' });
+      write({ kind: 'status', id: 1 });
+    });
+    socket.on('data', (chunk: Buffer) => {
+      const lines = (text + chunk.toString()).split('\n');
+      text = lines.pop() ?? '';
+      for (const line of lines) {
+        const answer = JSON.parse(line) as FromGuard;
+        if (answer.kind !== 'status' || answer.id !== 1) continue;
+        socket.destroy();
+        resolve(answer.status);
+      }
+    });
+    socket.on('error', reject);
+    socket.on('close', () => reject(new Error('the guard closed the connection')));
+  });
 }
 
 function parse(text: string): unknown {
