@@ -106,6 +106,8 @@ export class LeaseAgent implements HandoverHost {
   /** The wall clock stepped: closed until one renewal is through. */
   isWallHold = false;
   #isFencing = false;
+  /** The voters do not grant what the wanted profile needs. */
+  #isTooLong = false;
   #isForced = false;
   #forcing: Waiting | null = null;
   #forceAtMs = Infinity;
@@ -180,16 +182,36 @@ export class LeaseAgent implements HandoverHost {
     this.#take(desired);
     if (before === null) this.#tryMs = turn.authorityMs + this.#stagger();
     else if (this.#holdOffWhy !== '' && isChanged(before, desired)) this.#endHoldOff();
+    const isTrying = this.proposer.purpose === 'acquire' && !this.isParked && !this.#isForced;
+    if (isTrying && this.whyNotHere() !== '') this.proposer.cancel();
   }
 
   #take(desired: LeaseDesired): void {
     this.desired = desired;
-    this.proposer.profile = profiles[desired.profile];
-    this.gate.profile = profiles[desired.profile];
+    this.#takeProfile();
     this.gate.onLoss = desired.onLoss;
     this.gate.fence = desired.fence;
     this.gate.hasGate = desired.gate !== null;
     this.gate.hasTraffic = desired.gate !== null && desired.traffic.length > 0;
+  }
+
+  /**
+   * The wanted profile, when the voters grant so long an exclusion. Until they do, what is held (and what has no gate, so
+   * that the planner can make them) goes on under the longest that fits; nothing else is taken under a shorter one.
+   */
+  #takeProfile(): void {
+    const { desired } = this;
+    if (!desired) return;
+    const ttlMsMax = this.#shared.electorate?.ttlMsMax ?? Infinity;
+    let profile = profiles[desired.profile];
+    this.#isTooLong = profile.exclusionMs > ttlMsMax;
+    if (this.#isTooLong) {
+      profile = profiles.fast;
+      for (const each of [profiles.wan, profiles.fenced])
+        if (each.exclusionMs <= ttlMsMax) profile = each;
+    }
+    this.proposer.profile = profile;
+    this.gate.profile = profile;
   }
 
   get env(): string {
@@ -233,6 +255,8 @@ export class LeaseAgent implements HandoverHost {
     if (!desired.mayAcquire) return desired.why === '' ? 'this host may not' : desired.why;
     if (this.isFrozen) return 'frozen';
     if (this.#holdOffMs > 0) return this.#holdOffWhy;
+    if (this.#isTooLong && this.gate.hasGate)
+      return `its profile ${desired.profile} needs voters that grant ${profiles[desired.profile].exclusionMs} ms`;
     if (this.gate.state === 'failed') return 'its gate could not be emptied';
     return '';
   }
@@ -697,6 +721,7 @@ export class LeaseAgent implements HandoverHost {
 
   /** The voters changed: what ran under the old ones is void, what is held is renewed under the new ones at once. */
   onElectorate(turn: Turn): void {
+    this.#takeProfile();
     this.proposer.cancel();
     this.#renewMs = 0;
     if (!this.isHolding) this.#tryMs = Math.min(this.#tryMs, turn.authorityMs + this.#stagger());

@@ -170,6 +170,8 @@ export class GuardCore {
       this.#isStarted = true;
     }
     this.#counters.turns++;
+    // A new wish counts from now on, for what is due now too.
+    if (event.kind === 'desired') this.#onDesired(event.desired, now);
     if (turn.authorityMs >= this.#dueMs) this.#sweep(now);
     else if (turn.monoMs >= this.#acceptor.nextMs()) this.#acceptor.tick(turn);
     if (turn.monoMs >= this.#chainDueMs) this.#runChain(this.#chain.tick(now));
@@ -253,7 +255,6 @@ export class GuardCore {
         this.#counters.ticks++;
         return;
       case 'desired':
-        this.#onDesired(event.desired, now);
         return;
       case 'command':
         this.#commands.run(event.id, event.command, turn, now);
@@ -383,10 +384,12 @@ export class GuardCore {
       this.#isDriver = isDriver;
       this.#driven = desired;
       this.#runChain(this.#chain.want(isDriver ? desired.votersWanted : null, now));
-      const isLong = desired.leases.some((lease) => lease.profile === 'fenced');
-      const needMs = profiles.fenced.exclusionMs;
+      const needMs = Math.max(
+        ...desired.leases.map((each) => profiles[each.profile].exclusionMs),
+        0,
+      );
       const isShort = this.#chosen.config.ttlMsMax < needMs;
-      this.#runChain(this.#chain.wantTtlMsMax(isDriver && isLong && isShort ? needMs : null, now));
+      this.#runChain(this.#chain.wantTtlMsMax(isDriver && isShort ? needMs : null, now));
     }
   }
 
