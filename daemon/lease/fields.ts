@@ -30,10 +30,20 @@ export function fields(value: unknown): Fields {
   return value as Fields;
 }
 
-export function list<T>(value: unknown, max: number, read: (item: unknown) => T): T[] {
+export function listOf(value: unknown): readonly unknown[] {
   if (!Array.isArray(value)) throw new Malformed('not a list');
-  if (value.length > max) throw new Malformed('list too long');
-  return value.map((item) => read(item));
+  return value as unknown[];
+}
+
+export function list<T>(value: unknown, max: number, read: (item: unknown) => T): T[] {
+  const items = listOf(value);
+  if (items.length > max) throw new Malformed('list too long');
+  return items.map((item) => read(item));
+}
+
+/** 0 or 1. */
+export function flag(value: unknown): boolean {
+  return integer(value, 0, 1) === 1;
 }
 
 export function nullOr<T>(value: unknown, read: (value: unknown) => T): T | null {

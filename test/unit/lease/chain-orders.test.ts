@@ -138,7 +138,7 @@ function labelOf({ from, message }: Letter): string {
   const all = message as unknown as Record<string, { counter?: number; host?: string } | null>;
   const ballot = all['ballot'] ?? null;
   const words = [from[0], message.kind, ballot?.counter, ballot?.host?.[0], all['isOpen']];
-  return [...words, all['isAccepted'], all['hash']].join(' ');
+  return JSON.stringify([...words, all['isAccepted'], all['hash']]);
 }
 
 function explored(scene: Scene, statesMax: number): Orders {
