@@ -172,6 +172,8 @@ export class Gate {
   /** Kills everything inside and verifies it; leaves the gate closed. */
   clear(turn: Turn, why: string): void {
     if (this.state === 'open' || this.state === 'opening') this.#cut(turn);
+    else if (this.state === 'unknown' && this.hasTraffic)
+      turn.push({ kind: 'traffic', name: this.name, untilMs: null });
     this.#why = why;
     if (this.state !== 'clearing') this.#killMs = turn.authorityMs;
     this.state = 'clearing';
