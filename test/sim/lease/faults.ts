@@ -51,6 +51,7 @@ export class Faults {
     }
     this.#change({
       isFrozen: false,
+      why: 'try again',
       votersWanted: null,
       leases: world.truth.leases.map((lease) => ({
         ...lease,
@@ -59,7 +60,11 @@ export class Faults {
       })),
       failing: world.truth.failing.map(() => false),
     });
-    for (const machine of world.machines) world.daemons[machine.index]?.start();
+    // Daemons that swallowed a question are asked again when they come back.
+    for (const daemon of world.daemons) {
+      daemon.kill();
+      daemon.start();
+    }
   }
 
   #count(what: string): void {
@@ -356,7 +361,8 @@ export class Faults {
         return;
       case 'profile':
         this.#changeLease(at, {
-          profile: random.pick(['fast', 'wan'] as const),
+          // Longer ones than the voters allow are never granted.
+          profile: world.options.ttlMsMax >= 5_000 ? random.pick(['fast', 'wan'] as const) : 'fast',
           onLoss: lease.onLoss === 'keep' ? 'keep' : random.pick(['stop', 'freeze'] as const),
         });
         return;

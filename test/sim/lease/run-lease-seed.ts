@@ -102,11 +102,20 @@ export function pendingOf(world: LeaseWorld): string | null {
       if (status?.state === 'active') holders.push(guard.machine.index);
     }
     if (holders.length !== 1)
-      return `${spec.name} is held by [${holders.map((h) => `h${h}`).join()}]`;
+      return `${spec.name} is held by [${holders.map((h) => `h${h}`).join()}]: ${statesOf(world, spec.name)}`;
     if (!spec.hasGate) continue;
     const running = world.machines.filter(({ gates }) => gates.get(spec.name)?.isRunning === true);
     if (running.length !== 1 || running[0]?.index !== holders[0])
       return `${spec.name} runs on [${running.map((m) => `h${m.index}`).join()}], held by h${holders[0]}`;
   }
   return null;
+}
+
+function statesOf(world: LeaseWorld, name: string): string {
+  return world.guards
+    .map((guard) => {
+      const lease = guard.core?.status(guard.now()).leases.find((one) => one.name === name);
+      return `h${guard.machine.index} ${lease?.state} gate ${lease?.gate} ${lease?.why}`;
+    })
+    .join(', ');
 }

@@ -156,7 +156,7 @@ export class SimDaemon {
         why: gate.process === null ? '' : 'the engine hangs',
       });
     };
-    if (this.#random.chance(0.05)) return;
+    if (!this.#world.isKind && this.#random.chance(0.05)) return;
     this.#later(this.#random.between(2, 300), () => attempt(30));
   }
 

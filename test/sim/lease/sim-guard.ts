@@ -12,6 +12,14 @@ import type { LeaseWorld } from './world.ts';
 /** A tick that comes later than this counts as a pause of the guard. */
 export const promptMs = 25;
 
+/** Before any of these the shell has kept the state. */
+const mustBeKept: ReadonlySet<CoreEffect['kind']> = new Set([
+  'send',
+  'persist',
+  'gate',
+  'lease-file',
+]);
+
 const tick: CoreEvent = { kind: 'tick' };
 
 export class SimGuard {

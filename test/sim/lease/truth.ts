@@ -24,6 +24,8 @@ export interface Truth {
   readonly witness: number | null;
   readonly leases: readonly LeaseTruth[];
   readonly isFrozen: boolean;
+  /** A change of it ends what held candidates off. */
+  readonly why: string;
   readonly votersWanted: readonly HostId[] | null;
   /** By host index. */
   readonly failing: readonly boolean[];
@@ -47,6 +49,7 @@ export function firstTruth(options: LeaseWorldOptions): Truth {
       isFrozen: false,
     })),
     isFrozen: false,
+    why: '',
     votersWanted: null,
     failing: hosts.map(() => false),
   };
@@ -72,7 +75,7 @@ export function desiredOf(truth: Truth, index: number, chosen: ChosenConfig | nu
       onLoss: lease.onLoss,
       candidates: lease.candidates,
       mayAcquire: lease.mayAcquire[index] === true,
-      why: '',
+      why: truth.why,
       isFrozen: lease.isFrozen,
       gate: lease.spec.hasGate ? lease.spec.name.replaceAll('/', '') : null,
       traffic: lease.spec.hasGate ? ['169.254.0.1'] : [],

@@ -332,7 +332,6 @@ export class LeaseWorld {
     gate.fileAtMs = this.nowMs;
     if (this.print !== null)
       this.note(machine.index, `  file ${name} epoch ${epoch} until ${untilMs}`);
-    this.checks.onLeaseFile(machine, gate);
   }
 
   setTraffic(machine: Machine, name: string, untilMs: number | null): void {

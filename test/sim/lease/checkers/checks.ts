@@ -21,7 +21,12 @@ import type { AcceptorState } from '../../../../daemon/lease/acceptor.ts';
 import type { AgentState } from '../../../../daemon/lease/agent.ts';
 import type { CoreMemory } from '../../../../daemon/lease/core.ts';
 import type { CoreEffect, CoreEvent, DurableRecord } from '../../../../daemon/lease/core-api.ts';
-import type { GuardCommand, GuardNotice, GuardReply } from '../../../../daemon/lease/guard-api.ts';
+import type {
+  GuardCommand,
+  GuardDesired,
+  GuardNotice,
+  GuardReply,
+} from '../../../../daemon/lease/guard-api.ts';
 import type {
   Accept,
   Message,
@@ -99,11 +104,14 @@ class LeaseBook {
   /** Highest epoch with which a shared resource was written. */
   written = 0;
   parkedBy: number | null = null;
+  /** By host: it was told to, and may end its park at any moment. */
+  readonly isUnparking: boolean[];
   forced = false;
   constructor(count: number) {
     this.acceptors = Array.from({ length: count }, () => ({ record: null, promised: 0 }));
     this.attempts = Array.from({ length: count }, () => null);
     this.arms = Array.from({ length: count }, () => null);
+    this.isUnparking = Array.from({ length: count }, () => false);
   }
 }
 
@@ -115,6 +123,10 @@ export class Checks {
   readonly #configs = new Map<string, ChosenConfig>();
   readonly #configTexts = new Map<string, string>();
   readonly #newestServed: number[] = [];
+  /** Deadlines are looked at before an event: what is asked for in its turn may still be by the wish before. */
+  #isTold = false;
+  /** What each guard was told last. */
+  readonly #desired: (GuardDesired | null)[] = [];
   readonly #generations: number[] = [];
   #newest: ChosenConfig | null = null;
   /** Highest epoch activated under voters of index `n`, by lease: for the floors. */
@@ -174,6 +186,8 @@ export class Checks {
       acceptor.record = null;
       acceptor.promised = 0;
       book.arms[index] = null;
+      // What it parked is not running any more, and it may say so.
+      if (book.parkedBy === index) book.parkedBy = null;
     }
   }
 
@@ -187,6 +201,8 @@ export class Checks {
   // ---- Events and effects ------------------------------------------------------------------------------------------------
 
   beforeEvent(machine: Machine, event: CoreEvent, now: Instant): void {
+    this.#isTold = event.kind === 'desired';
+    if (event.kind === 'desired') this.#desired[machine.index] = event.desired;
     if (event.kind === 'clock' && event.what === 'suspend') {
       this.#silentUntil[machine.index] = now.monoMs + this.#ttlMsMax();
       this.#forget(machine.index);
@@ -216,6 +232,7 @@ export class Checks {
     for (const effect of effects) {
       if (effect.kind === 'persist') this.onEffects(machine, effect.then, now, null);
       else if (effect.kind === 'send') this.#onMessageMade(machine, effect.message, now);
+      else if (effect.kind === 'lease-file') this.#onLeaseFileMade(machine, effect, now);
     }
   }
 
@@ -249,6 +266,9 @@ export class Checks {
         return;
       case 'promise':
         this.#onPromise(machine, message, now);
+        return;
+      case 'prepare':
+        this.#mayAsk(machine, message);
         return;
       case 'accept':
         this.#observe(machine, message.name, now, message);
@@ -330,7 +350,7 @@ export class Checks {
 
   /** I21 */
   #mayBeGranted(machine: Machine, message: Accepted): void {
-    const lease = machine.desiredFile?.leases.find(({ name }) => name === message.name);
+    const lease = this.#desired[machine.index]?.leases.find(({ name }) => name === message.name);
     if (lease === undefined || lease.candidates.includes(message.ballot.host)) return;
     throw new Breach(
       'I21',
@@ -375,7 +395,8 @@ export class Checks {
         this.#onAttempt(machine, message, 'prepare');
         return;
       case 'accept':
-        this.#onAttempt(machine, message, message.purpose);
+        // Asks for no grant: no attempt.
+        if (message.exclusionMs > 0) this.#onAttempt(machine, message, message.purpose);
         return;
       case 'release': {
         const gate = machine.gates.get(message.name);
@@ -387,7 +408,7 @@ export class Checks {
     }
   }
 
-  /** I10 and I19. */
+  /** I10 */
   #onAttempt(machine: Machine, message: Prepare | Accept, use: string): void {
     const { index } = machine;
     const book = this.#book(message.name);
@@ -405,8 +426,17 @@ export class Checks {
       throw new Breach('I10', `h${index} goes back from ballot ${last.counter} to ${counter}`);
     }
     book.attempts[index] = { session, counter, use, life, atMs: this.#world.nowMs };
-    if (use !== 'prepare') return;
-    const desired = machine.desiredFile;
+  }
+
+  /** I19 */
+  #mayAsk(machine: Machine, message: Prepare): void {
+    if (this.#isTold) return;
+    const { index } = machine;
+    const book = this.#book(message.name);
+    const last = book.attempts[index] ?? null;
+    // Repeated, or begun before it was frozen.
+    if (last?.session === message.ballot.session && last.counter >= message.ballot.counter) return;
+    const desired = this.#desired[machine.index] ?? null;
     const lease = desired?.leases.find(({ name }) => name === message.name);
     if (desired === null || lease === undefined || book.forced) return;
     if (desired.isWitness)
@@ -431,6 +461,10 @@ export class Checks {
       }
       const { untilMs } = agent.proposer;
       if (agent.isParked) {
+        if (book.parkedBy !== machine.index && !book.isUnparking[machine.index]) {
+          book.parkedBy = machine.index;
+          this.counters.parks++;
+        }
         if (before !== null && before.untilMs !== foreverMs)
           book.arms[machine.index] = { ...before, untilMs: foreverMs };
         continue;
@@ -463,16 +497,19 @@ export class Checks {
     this.#onActivation(index, name, book, epoch, session, under);
   }
 
-  /** I3: what the workload is told is never more than what is held. */
-  onLeaseFile(machine: Machine, gate: SimGate): void {
-    const untilMs = gate.fileUntilMs;
-    if (untilMs === null || untilMs >= foreverMs) return;
-    const now = this.#now(machine);
-    if (untilMs <= now.authorityMs)
-      throw new Breach('I3', `h${machine.index} opens ${gate.name} after its end`);
-    const arm = this.#book(gate.name).arms[machine.index] ?? null;
-    if (arm === null || untilMs > arm.untilMs || gate.fileEpoch !== arm.epoch)
-      throw new Breach('I3', `h${machine.index} opens ${gate.name} for longer than it holds it`);
+  /** I3: what the workload is told is never more than what is held, when it is decided: carrying it out may be late. */
+  #onLeaseFileMade(
+    machine: Machine,
+    effect: CoreEffect & { readonly kind: 'lease-file' },
+    now: Instant,
+  ): void {
+    const { name, epoch, authorityUntilMs } = effect;
+    if (authorityUntilMs === null || authorityUntilMs >= foreverMs) return;
+    if (authorityUntilMs <= now.authorityMs)
+      throw new Breach('I3', `h${machine.index} opens ${name} after its end`);
+    const arm = this.#book(name).arms[machine.index] ?? null;
+    if (arm === null || authorityUntilMs > arm.untilMs || epoch !== arm.epoch)
+      throw new Breach('I3', `h${machine.index} opens ${name} for longer than it holds it`);
   }
 
   #now(machine: Machine): Instant {
@@ -734,10 +771,13 @@ export class Checks {
   // ---- Operators -----------------------------------------------------------------------------------------------------------
 
   onCommand(machine: Machine, command: GuardCommand, _id: number): void {
-    if (command.kind === 'unpark') {
-      for (const [name, book] of this.#books)
-        if (book.parkedBy === machine.index && (command.name === null || command.name === name))
-          book.parkedBy = null;
+    if (command.kind === 'unpark' || command.kind === 'park') {
+      for (const [name, book] of this.#books) {
+        if (command.name !== null && command.name !== name) continue;
+        const isUnpark = command.kind === 'unpark';
+        book.isUnparking[machine.index] = isUnpark;
+        if (isUnpark && book.parkedBy === machine.index) book.parkedBy = null;
+      }
     }
     if (command.kind === 'force-active') {
       const book = this.#book(command.name);
@@ -751,13 +791,6 @@ export class Checks {
   onReply(machine: Machine, command: GuardCommand, reply: GuardReply): void {
     if (!reply.isOk) return;
     if (command.kind === 'switch') this.counters.handovers++;
-    if (command.kind !== 'park') return;
-    this.counters.parks++;
-    for (const [name, book] of this.#books) {
-      if (command.name !== null && command.name !== name) continue;
-      const last = book.activations.at(-1);
-      if (last !== undefined && last.host === machine.index) book.parkedBy = machine.index;
-    }
   }
 
   onNotice(_machine: Machine, _notice: GuardNotice): void {}
