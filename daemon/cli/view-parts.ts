@@ -29,14 +29,27 @@ export function planLines(plan: PlanAnswer, style: Style): string[] {
   return lines;
 }
 
+/** Epochs are shown where anything has one. */
 export function instanceTable(rows: readonly InstanceRow[], style: Style): string {
+  const hasEpochs = rows.some((row) => row.epoch !== null);
   return table(
-    ['INSTANCE', 'HOST', 'STATE', 'HEALTH', 'IMAGE', 'PORTS', 'SINCE', ''],
+    [
+      'INSTANCE',
+      'HOST',
+      'STATE',
+      'HEALTH',
+      ...(hasEpochs ? ['EPOCH'] : []),
+      'IMAGE',
+      'PORTS',
+      'SINCE',
+      '',
+    ],
     rows.map((row) => [
       row.instance,
       row.host,
       state(row.state, style),
       row.health === 'none' ? '' : state(row.health, style),
+      ...(hasEpochs ? [row.epoch === null ? '' : String(row.epoch)] : []),
       row.image,
       row.ports.map(portText).join(' '),
       row.since === null ? '' : when(row.since),

@@ -40,11 +40,14 @@ export interface InstanceRow {
   readonly service: string;
   readonly host: string;
   readonly instance: string;
-  /** As the engine says; 'missing': planned and not there; 'unknown': its host is dead. */
+  /**
+   * As the engine says; 'missing': planned and not there; 'unknown': its host is dead; 'standby': made ready where its lease
+   * is not held.
+   */
   readonly state: string;
   readonly health: string;
   readonly image: string;
-  /** Fencing epoch; null while there are no leases. */
+  /** Fencing epoch where its lease is held; null elsewhere, and for what needs no lease. */
   readonly epoch: number | null;
   readonly ports: readonly {
     readonly name: string;

@@ -1,7 +1,10 @@
 /** Hosts and instances as answers show them: roster, settings, facts and the one liveness put together. */
 import type { HostFact, HostView, InstanceFact, InstancesFact } from '../../crdt/model.ts';
 import { compareText } from '../../crdt/codec.ts';
+import type { LeaseName } from '../lease/model.ts';
 import type { NodeApi } from '../node-api.ts';
+import { leaseSubjects } from '../plan/leases.ts';
+import type { Holder } from '../plan/leases.ts';
 import type { HostRow, HostState, InstanceRow } from './answers.ts';
 import { isoOf } from './common.ts';
 
@@ -76,6 +79,23 @@ export function hostRow(node: NodeApi, host: HostView, lastSeenMs: number | null
   };
 }
 
+/** Services that run under a lease, as committed, and who holds it as far as anybody said. */
+export function exclusiveServices(
+  node: NodeApi,
+): ReadonlyMap<string, { readonly lease: LeaseName; readonly holder: Holder | null }> {
+  const inputs = node.committedPlan()?.inputs;
+  if (inputs === undefined) return new Map();
+  const holders = node.leaseHolders();
+  return new Map(
+    [...leaseSubjects(inputs).values()].flatMap(({ lease, services }) =>
+      services.map(({ name }) => [name, { lease, holder: holders.get(lease) ?? null }] as const),
+    ),
+  );
+}
+
+/** Made ready and waiting for the lease; where it is held these words mean that it does not run. */
+const waitingStates = new Set(['waiting', 'created', 'exited']);
+
 /**
  * Instances of all hosts as their engines say. Those of dead hosts are shown only with `all`, as 'unknown': nobody can
  * say what runs there.
@@ -85,6 +105,7 @@ export function instanceRows(
   filter: { service?: string | undefined; host?: HostView | undefined; all?: boolean },
 ): InstanceRow[] {
   const rows: InstanceRow[] = [];
+  const exclusive = exclusiveServices(node);
   for (const host of node.hosts()) {
     if (filter.host !== undefined && filter.host.id !== host.id) continue;
     const isGone = host.liveness === 'dead' || host.liveness === 'left';
@@ -92,7 +113,9 @@ export function instanceRows(
     const { instances, ageMs } = instancesOf(node, host);
     for (const fact of instances) {
       if (filter.service !== undefined && fact.service !== filter.service) continue;
-      rows.push(instanceRow(fact, host, { isGone, ageMs }));
+      const row = instanceRow(fact, host, { isGone, ageMs });
+      const held = exclusive.get(fact.service);
+      rows.push(held === undefined || isGone ? row : underLease(row, host, held.holder));
     }
   }
   return rows.toSorted(
@@ -101,6 +124,11 @@ export function instanceRows(
       compareText(a.instance, b.instance) ||
       compareText(a.host, b.host),
   );
+}
+
+function underLease(row: InstanceRow, host: HostView, holder: Holder | null): InstanceRow {
+  if (holder?.host === host.id) return { ...row, epoch: holder.epoch };
+  return waitingStates.has(row.state) ? { ...row, state: 'standby' } : row;
 }
 
 function instanceRow(

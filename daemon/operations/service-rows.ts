@@ -3,7 +3,8 @@ import { compareText } from '../../crdt/codec.ts';
 import type { Placement, Service } from '../../crdt/model.ts';
 import type { NodeApi } from '../node-api.ts';
 import type { InstanceRow, ServiceRow } from './answers.ts';
-import { instanceRows } from './host-rows.ts';
+import { leaseOf, leaseSubjects } from '../plan/leases.ts';
+import { exclusiveServices, instanceRows } from './host-rows.ts';
 
 /**
  * Counts are of slots, not of containers: a slot whose host died and whose successor runs it counts once, and so does
@@ -19,13 +20,17 @@ export function serviceRows(node: NodeApi): ServiceRow[] {
   const instances = groupBy(instanceRows(node, {}), (one) => one.service);
   const unplaced = groupBy(committed?.plan.unplaceable ?? [], (one) => one.service);
   const planned = new Set((committed?.inputs.services ?? []).map((service) => service.id));
+  const exclusive = exclusiveServices(node);
   return [...node.envView().services.values()]
     .map((service) => {
       const placed = placements.get(service.name) ?? [];
       const wanted = planned.has(service.id)
         ? placed.length + (unplaced.get(service.name)?.length ?? 0)
         : minimumOf(node, service);
-      return serviceRow(service, wanted, placed, instances.get(service.name) ?? []);
+      const rows = instances.get(service.name) ?? [];
+      // What runs where its lease is not held is none of it.
+      const own = exclusive.has(service.name) ? rows.filter(({ epoch }) => epoch !== null) : rows;
+      return serviceRow(service, wanted, placed, own);
     })
     .toSorted((a, b) => compareText(a.name, b.name));
 }
@@ -52,10 +57,28 @@ function serviceRow(
 
 /** What is wanted even before any plan has placed anything. */
 function minimumOf(node: NodeApi, service: Service): number {
+  if (isExclusive(node, service)) return 1;
   const { perRole, perHost } = service.count;
   if (perRole !== undefined) return perRole.min;
   const hosts = node.hosts().filter((host) => host.roles.includes(service.role));
   return hosts.length * (perHost?.min ?? 1);
+}
+
+/** By the document as it is now. */
+export function isExclusive(node: NodeApi, service: Service): boolean {
+  const { storage } = node.envView();
+  const followed = service.follows === undefined ? undefined : storage.get(service.follows);
+  return leaseOf(service, followed) !== null;
+}
+
+/** Exclusive storage, by name, that nobody holds and no service follows: those that follow are told of themselves. */
+export function unheldStorage(node: NodeApi): string[] {
+  const inputs = node.committedPlan()?.inputs;
+  if (inputs === undefined) return [];
+  const holders = node.leaseHolders();
+  return [...leaseSubjects(inputs).values()].flatMap(({ lease, storage, services }) =>
+    storage !== null && services.length === 0 && !holders.has(lease) ? [storage.name] : [],
+  );
 }
 
 export function isServiceRight(row: ServiceRow): boolean {
@@ -73,11 +96,15 @@ export function extraInstances(node: NodeApi): string[] {
     planned.set(`${serviceName}-${slot}`, names.get(host) ?? '');
   }
   const running = instanceRows(node, {}).filter((row) => row.state === 'running');
+  const exclusive = exclusiveServices(node);
   const places = new Set(running.map((row) => `${row.instance} ${row.host}`));
   return running
     .filter((row) => {
       const home = planned.get(row.instance);
       if (home === undefined) return true;
+      // One nobody holds is told of as such: it may be that its holder has just not been heard of.
+      const held = exclusive.get(row.service);
+      if (held !== undefined) return held.holder !== null && row.epoch === null;
       return home !== row.host && places.has(`${row.instance} ${home}`);
     })
     .map((row) => `${row.instance} on ${row.host}`);

@@ -19,7 +19,7 @@ import { instanceRows } from './host-rows.ts';
 import { serviceName } from './names.ts';
 import type { Operation, OperationContext } from './operation.ts';
 import { editAndPlan } from './planning.ts';
-import { serviceRows } from './service-rows.ts';
+import { isExclusive, serviceRows } from './service-rows.ts';
 import { waitForServices } from './waiting.ts';
 
 const name = z.string().min(1).max(63);
@@ -76,7 +76,10 @@ export const serviceOperations: readonly Operation[] = [
       const where = given.perHost ? 'perHost' : 'perRole';
       const put = (key: keyof Range) => ({ pointer: `/count/${where}/${key}`, value: range[key] });
       const what = `scale ${given.service} to ${String(given.count)}${given.perHost ? ' per host' : ''}`;
-      return change(context, given, what, () => [put('min'), put('max')]);
+      return change(context, given, what, (service) => {
+        refuseMany(nodeOf(context, given), service, range);
+        return [put('min'), put('max')];
+      });
     },
   }),
   define({
@@ -131,6 +134,15 @@ async function change(
   const answer = await editAndPlan(context, { wait, timeoutMs, noPlan }, { message, puts });
   if (wait && !noPlan) await waitForServices(context, { services: [service.name], timeoutMs });
   return answer;
+}
+
+/** Fails with CONFLICT. */
+function refuseMany(node: NodeApi, service: Service, range: Range): void {
+  if (!isExclusive(node, service) || (range.min === 1 && range.max === 1)) return;
+  throw new ClusterError('CONFLICT', {
+    reason: `service ${service.name} is exclusive: it has one instance`,
+    todo: 'take `exclusive` and `follows` away first, or stop it with `trellis service stop`',
+  });
 }
 
 function rangeOf(text: string): Range {

@@ -14,7 +14,7 @@ import type { Operation } from './operation.ts';
 import { quorumOf } from './quorum.ts';
 import { isPlanStale } from './planning.ts';
 import { roleRows } from './role.ts';
-import { extraInstances, isServiceRight, serviceRows } from './service-rows.ts';
+import { extraInstances, isServiceRight, serviceRows, unheldStorage } from './service-rows.ts';
 
 /** An alarm among the events is over when it is written: it counts as a difference only while it is new. Alerts last. */
 const alarmFreshMs = 60_000;
@@ -71,6 +71,10 @@ export function statusOf(
     ...problems.map((problem) => `problem: ${problem}`),
     ...alarms.filter(({ kind }) => !kind.startsWith('alert.')).map(alarmDifference),
     ...exclusive.filter(({ holder }) => holder === null).map(holderDifference),
+    ...unheldStorage(node).map(
+      (name) =>
+        `exclusive storage ${name} has no holder: see \`trellis lease show storage ${name}\``,
+    ),
     ...quorumDifferences(quorum, exclusive.length),
     ...alerts.filter((alert) => alert.acknowledged === null).map(alertDifference),
     ...(planIsStale ? ['the plan is older than what it was made from: see `trellis plan`'] : []),

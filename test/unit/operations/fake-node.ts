@@ -27,6 +27,7 @@ import type {
   HistoryEntry,
   NodeApi,
 } from '../../../daemon/node-api.ts';
+import { decidedInputs } from '../../../daemon/plan/inputs.ts';
 import type { Holder } from '../../../daemon/plan/leases.ts';
 import type { Blobs, ContainerRuntime } from '../../../plugins/api.ts';
 import type {
@@ -243,12 +244,13 @@ export class FakeNode implements NodeApi {
 
   planInputs(): PlanInputs {
     const view = this.envView();
+    const { services, storage } = decidedInputs(view, this.committed?.inputs ?? null);
     return {
       v: 1,
       env: this.env,
       roles: [...view.roles.values()],
-      services: [...view.services.values()],
-      storage: [...view.storage.values()],
+      services,
+      ...(storage === undefined ? {} : { storage }),
       hosts: this.hosts()
         .filter((host) => host.liveness !== 'left')
         .map(({ id, name, roles, meta, liveness, isDrained }) => ({

@@ -1,7 +1,9 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import type {
+  ApplyAnswer,
   EditAnswer,
   HostRow,
+  InstanceRow,
   RoleRow,
   StatusAnswer,
 } from '../../../daemon/operations/answers.ts';
@@ -260,6 +262,67 @@ describe('status and ps', () => {
       isEnabled: true,
       restarts: (before ?? 0) + 1,
     });
+  });
+
+  test('[trellis:P8] an exclusive service runs where its lease is held; the others stand by', async () => {
+    for (const name of ['h1', 'h2', 'h3']) node.host(name).roles = ['web'];
+    await run('desired/apply', {
+      text: 'apiVersion: trellis/v1\nservices: { db: { role: web, image: x, exclusive: true } }\n',
+    });
+    const lease = `service/prod/${node.envView().services.get('db')?.id ?? ''}`;
+    const made = { instance: 'db-0', state: 'created' as const };
+    for (const name of ['h1', 'h2', 'h3']) node.setInstances(name, [made]);
+    // Who holds what is told to `status` by the leases themselves, which are not here.
+    const differences = () =>
+      status().differences.filter((text) => !text.startsWith('exclusive service'));
+    expect(differences()).toEqual(['service db: 0 of 1 instances run']);
+    node.holders.set(lease, { host: node.host('h2').id, epoch: 7 });
+    expect(differences()).toEqual(['service db: 0 of 1 instances run']);
+    node.setInstances('h2', [{ instance: 'db-0' }]);
+    expect(differences()).toEqual([]);
+    expect(status()).toMatchObject({
+      services: [{ desired: 1, running: 1, healthy: 1 }],
+    });
+    const rows = await run<InstanceRow[]>('service/ps', { service: 'db' });
+    expect(rows.map(({ host, state, epoch }) => [host, state, epoch])).toEqual([
+      ['h1', 'standby', null],
+      ['h2', 'running', 7],
+      ['h3', 'standby', null],
+    ]);
+    node.holders.set(lease, { host: node.host('h1').id, epoch: 8 });
+    expect(differences()).toEqual([
+      'service db: 0 of 1 instances run',
+      'db-0 on h2 runs, and nothing wants it there',
+    ]);
+    await expect(run('service/scale', { service: 'db', count: '2' })).rejects.toMatchObject({
+      code: 'CONFLICT',
+    });
+  });
+
+  test('[trellis:P35] storage that nobody holds is a difference; deleting what is followed is refused', async () => {
+    for (const name of ['h1', 'h2']) node.host(name).roles = ['db'];
+    const text = (services: string, storage: string) =>
+      `apiVersion: trellis/v1\nservices: {${services}}\nstorage: {${storage}}\n`;
+    const db = ' db: { role: db, image: x, follows: data } ';
+    const data = ' data: { role: db, driver: sync, exclusive: true, path: /srv/data } ';
+    const answer = await run<ApplyAnswer>('desired/apply', { text: text(db, data) });
+    expect(answer.plan?.steps.map(({ kind, service }) => `${kind} ${service}`)).toEqual([
+      'start data',
+      'start db',
+    ]);
+    const unheld = 'exclusive storage data has no holder: see `trellis lease show storage data`';
+    expect(status().differences).not.toContain(unheld);
+    await expect(run('desired/apply', { text: text(db, ''), prune: true })).rejects.toThrow(
+      'there is no storage named data',
+    );
+    await run('desired/apply', { text: text('', data), prune: true });
+    expect(status().differences).toContain(unheld);
+    const id = node.envView().storage.get('data')?.id ?? '';
+    node.holders.set(`storage/prod/${id}`, { host: node.host('h1').id, epoch: 1 });
+    expect(status().differences).not.toContain(unheld);
+    const gone = await run<ApplyAnswer>('desired/apply', { text: text('', ''), prune: true });
+    expect(gone.pruned).toEqual(['storage data']);
+    expect(node.committed?.inputs).not.toHaveProperty('storage');
   });
 
   test('alarms count while they are new', () => {
