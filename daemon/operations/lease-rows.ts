@@ -41,7 +41,7 @@ export function leaseRow(
     name: subject.name,
     title: subject.title,
     holder: holder === null ? null : hostName(world, holder.host),
-    epoch: Math.max(holder?.epoch ?? 0, own?.epoch ?? 0),
+    epoch: holder?.epoch ?? own?.epoch ?? 0,
     state: stateOf(holder, own?.state),
     voters: quorum.voters.map(({ host }) => host),
     expiresInMs:

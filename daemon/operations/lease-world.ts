@@ -105,8 +105,10 @@ export function holderOf(world: LeaseWorld, name: LeaseName): Holder | null {
   if (heard !== null && (heard.remainMs > 0 || heard.state === 'parked')) {
     const { host } = heard.owner;
     const remainMs = heard.state === 'parked' ? null : heard.remainMs;
-    const state = factState(world, name, host, own?.epoch ?? 0) ?? heard.state;
-    claims.push({ host, state, epoch: own?.epoch ?? 0, remainMs });
+    // The guard's epoch is the newest that anybody tried; the holder's own is what it says itself.
+    const said = claimOf(world, name, host);
+    const { epoch = own?.epoch ?? 0, state = heard.state } = said ?? {};
+    claims.push({ host, state, epoch, remainMs });
   }
   for (const { host, epoch, state } of world.claims.get(name) ?? []) {
     const isGone = host.liveness === 'dead' || host.liveness === 'left';
@@ -115,9 +117,8 @@ export function holderOf(world: LeaseWorld, name: LeaseName): Holder | null {
   return claims.toSorted((a, b) => b.epoch - a.epoch)[0] ?? null;
 }
 
-function factState(world: LeaseWorld, name: LeaseName, id: HostId, epoch: number): string | null {
-  const claims = world.claims.get(name) ?? [];
-  return claims.find((one) => one.host.id === id && one.epoch === epoch)?.state ?? null;
+function claimOf(world: LeaseWorld, name: LeaseName, id: HostId): Claim | undefined {
+  return world.claims.get(name)?.find((one) => one.host.id === id);
 }
 
 function claimsOf(facts: LeaseWorld['facts']): ReadonlyMap<LeaseName, readonly Claim[]> {

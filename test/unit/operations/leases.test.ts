@@ -94,6 +94,15 @@ describe('lease ls', () => {
     expect(row).toMatchObject({ holder: 'h2', epoch: 3, expiresInMs: 900 });
   });
 
+  test('an epoch that somebody else tried in vain is not the holder’s', async () => {
+    const owner = { host: node.host('h2').id, session: 's' };
+    const holder = { owner, state: 'active', remainMs: 900 } as const;
+    leases.lease(db, { title: 'service db', epoch: 4, holder });
+    leases.setFact('h2', { held: [{ name: db, epoch: 3, state: 'frozen' }] });
+    const row = (await run<LeaseRow[]>('lease/ls')).find(({ name }) => name === db);
+    expect(row).toMatchObject({ holder: 'h2', epoch: 3, state: 'frozen', expiresInMs: 900 });
+  });
+
   test('without a guard it is what the others say', async () => {
     leases.isConnected = false;
     leases.setFact('h2', { held: [{ name: db, epoch: 4, state: 'active' }] });
