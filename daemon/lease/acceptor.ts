@@ -330,6 +330,9 @@ export class Acceptor {
     }
     const { ballot, epoch, purpose } = message;
     seat.promised = ballot;
+    // What was promised to others and has not left yet must not be said after this.
+    if (seat.held.length > 0)
+      seat.held = seat.held.filter((each) => each.message.kind !== 'promise');
     if (message.exclusionMs > 0) {
       if (seat.owner === null || !isSameOwner(seat.owner, ballot))
         seat.owner = { host: from, session: ballot.session };

@@ -27,6 +27,8 @@ export const handoverLimits = Object.freeze({
   clearMsMax: 5_000,
   doneMsMax: 10_000,
   resendMs: 500,
+  /** A daemon that has not answered is asked again: what it is asked for may be done twice. */
+  askAgainMs: 10_000,
   /** With several targets: a better one may become ready within this time after the first. */
   chooseMs: 300,
 });
@@ -92,6 +94,7 @@ export class Handovers {
   #giving: Giving | null = null;
   #taking: Taking | null = null;
   #awaiting: Awaiting | null = null;
+  #askAgainMs = 0;
 
   constructor(host: HandoverHost) {
     this.#host = host;
@@ -116,7 +119,7 @@ export class Handovers {
       next = Math.min(this.#giving.untilMs, this.#giving.resendMs, this.#giving.chooseMs);
     if (this.#awaiting) next = Math.min(next, this.#awaiting.untilMs, this.#awaiting.resendMs);
     if (this.#taking) next = Math.min(next, this.#taking.untilMs);
-    return next;
+    return this.#isDaemonAsked ? Math.min(next, this.#askAgainMs) : next;
   }
 
   // ---- Holder -----------------------------------------------------------------------------------------------------------
@@ -157,7 +160,7 @@ export class Handovers {
       commands: command === null ? [] : [command],
     };
     const isOrderly = kind === 'release' && this.#host.hasGate && this.#host.isDaemonHere;
-    if (isOrderly) turn.notice({ kind: 'stop', name: this.#host.name, id, to: turn.self });
+    if (isOrderly) this.askAgain(turn);
     else this.#toClearing(turn);
   }
 
@@ -183,6 +186,7 @@ export class Handovers {
   settle(turn: Turn): void {
     this.#settleGiving(turn);
     this.#settleAwaiting(turn);
+    if (this.#isDaemonAsked && turn.authorityMs >= this.#askAgainMs) this.askAgain(turn);
     if (this.#taking && turn.authorityMs >= this.#taking.untilMs) this.#taking = null;
   }
 
@@ -228,8 +232,7 @@ export class Handovers {
     giving.resendMs = Infinity;
     giving.step = 'stopping';
     giving.untilMs = turn.authorityMs + handoverLimits.stopMsMax;
-    if (this.#host.hasGate && this.#host.isDaemonHere)
-      turn.notice({ kind: 'stop', name: this.#host.name, id: giving.id, to });
+    if (this.#host.hasGate && this.#host.isDaemonHere) this.askAgain(turn);
     else this.#toClearing(turn);
   }
 
@@ -297,9 +300,17 @@ export class Handovers {
     }
   }
 
-  /** The daemon is back and may have forgotten what it was asked. */
+  get #isDaemonAsked(): boolean {
+    const step = this.#taking?.step;
+    const isStopping = this.#giving?.step === 'stopping';
+    return this.#host.hasGate && (isStopping || step === 'preparing' || step === 'settling');
+  }
+
+  /** The daemon may have forgotten what it was asked. */
   askAgain(turn: Turn): void {
     const { name } = this.#host;
+    this.#askAgainMs = turn.authorityMs + handoverLimits.askAgainMs;
+    if (!this.#host.hasGate) return;
     const giving = this.#giving;
     if (giving?.step === 'stopping')
       turn.notice({ kind: 'stop', name, id: giving.id, to: giving.to ?? turn.self });
@@ -422,8 +433,7 @@ export class Handovers {
       return;
     }
     this.#taking = newTaking(message.id, from, turn);
-    if (this.#host.hasGate)
-      turn.notice({ kind: 'prepare', name: this.#host.name, id: message.id, from });
+    if (this.#host.hasGate) this.askAgain(turn);
     else this.#takingStep(true, 'ready', '', turn);
   }
 
@@ -447,7 +457,7 @@ export class Handovers {
       this.#message(from, 'settled', taking.id, 0, turn.self, '', turn);
     } else if (taking.step === 'ready') {
       taking.step = 'settling';
-      turn.notice({ kind: 'settle', name: this.#host.name, id: taking.id, from });
+      this.askAgain(turn);
     }
   }
 
