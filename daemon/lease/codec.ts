@@ -13,7 +13,7 @@ import { invariant } from '../errors.ts';
 import { MessageReader } from './codec-reader.ts';
 import { codecLimits } from './codec-words.ts';
 import { MessageWriter } from './codec-writer.ts';
-import { Malformed, list, listOf } from './fields.ts';
+import { Malformed, list, listOf, text } from './fields.ts';
 import type { Message } from './messages.ts';
 import { leaseLimits } from './model.ts';
 
@@ -75,7 +75,7 @@ export function decodeFrame(bytes: Uint8Array): readonly Message[] | { readonly 
   try {
     const all = listOf(JSON.parse(decoder.decode(bytes.subarray(1))));
     if (all.length > leaseLimits.messagesPerFrameMax + 1) return { rejected: 'too many messages' };
-    const reader = new MessageReader(list(all[0], codecLimits.stringsMax, (item) => item));
+    const reader = new MessageReader(list(all[0], codecLimits.stringsMax, stringOf));
     const messages: Message[] = [];
     for (let i = 1; i < all.length; i++) {
       const message = reader.message(all[i]);
@@ -90,6 +90,8 @@ export function decodeFrame(bytes: Uint8Array): readonly Message[] | { readonly 
 }
 
 const decoder = new TextDecoder();
+
+const stringOf = (value: unknown) => text(value, leaseLimits.nameCharsMax);
 
 function marksOf(bytes: Uint8Array): number {
   let marks = 0;
