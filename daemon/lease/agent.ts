@@ -42,6 +42,8 @@ export interface Shared {
 export const agentLimits = Object.freeze({
   rankStepMs: 60,
   rankChanceMs: 40,
+  /** More for all but the best, once, when a lease is new to this guard. */
+  startMs: 250,
   duelMsMin: 20,
   duelMsMax: 150,
   duelDoublingsMax: 4,
@@ -116,6 +118,7 @@ export class LeaseAgent implements HandoverHost {
   #isUnparkFull = false;
   #renewMs = 0;
   #tryMs = 0;
+  #startMs = 0;
   #tries = 0;
   #turnMs = 0;
   #graceMs: number = agentLimits.pushGraceMs;
@@ -180,8 +183,12 @@ export class LeaseAgent implements HandoverHost {
       return;
     }
     this.#take(desired);
-    if (before === null) this.#tryMs = turn.authorityMs + this.#stagger();
-    else if (this.#holdOffWhy !== '' && isChanged(before, desired)) this.#endHoldOff();
+    // When all hosts start together the best one should win, though its guard was not the first to be ready.
+    const firstMs = desired.candidates[0] === turn.self ? 0 : agentLimits.startMs;
+    if (before === null) {
+      this.#startMs = turn.authorityMs + firstMs;
+      this.#tryMs = this.#startMs + this.#stagger();
+    } else if (this.#holdOffWhy !== '' && isChanged(before, desired)) this.#endHoldOff();
     const isTrying = this.proposer.purpose === 'acquire' && !this.isParked && !this.#isForced;
     if (isTrying && this.whyNotHere() !== '') this.proposer.cancel();
   }
@@ -673,7 +680,7 @@ export class LeaseAgent implements HandoverHost {
     const now = turn.authorityMs;
     this.#graceMs = agentLimits.pushGraceMs;
     if (now - this.#turnMs < 500) return;
-    this.#turnMs = now + this.#stagger();
+    this.#turnMs = Math.max(now, this.#startMs) + this.#stagger();
     if (this.#turnMs < this.#tryMs) this.#tryMs = this.#turnMs;
     this.#tries = 0;
   }
