@@ -258,11 +258,6 @@ export const errorTable = {
     http: 409,
     text: 'the voters of environment {env} were not changed: {reason}; look with `trellis env show`',
   },
-  GUARD_NEEDED: {
-    exit: 3,
-    http: 409,
-    text: 'the guard of host {host} is needed: {reason}; move its leases and its vote away first',
-  },
   STORAGE_FAILED: {
     exit: 1,
     http: 500,
