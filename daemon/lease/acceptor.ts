@@ -351,7 +351,7 @@ export class Acceptor {
       if (seat.untilMs < this.#dueMs) this.#dueMs = seat.untilMs;
     }
     if (purpose === 'park' && seat.owner) seat.parked = { owner: seat.owner, epoch };
-    else if (seat.parked) seat.parked = null;
+    else if (seat.parked && endsPark(message)) seat.parked = null;
     this.#save(seat, turn);
     const accepted: Accepted = {
       kind: 'accepted',
@@ -664,6 +664,14 @@ function newSeat(name: LeaseName, floorRest: Epoch): Seat {
     pending: 0,
     held: [],
   };
+}
+
+/**
+ * Who renews, holds with a deadline again; who disowns, has nothing left. An `unpark` or an `acquire` of the host that parked may
+ * come to nothing, and its workload then runs on without a deadline: until then the park stands, at every voter.
+ */
+function endsPark(message: Accept): boolean {
+  return message.purpose === 'renew' || message.exclusionMs === 0 || message.isForced;
 }
 
 /** Host and session: a restart that forgot is somebody else. */
