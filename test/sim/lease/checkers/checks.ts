@@ -58,6 +58,8 @@ interface ShadowRecord {
   readonly counter: number;
   readonly generation: number;
   readonly n: number;
+  /** It may have been forgotten by right. */
+  readonly isDoubtful: boolean;
   /** It said that it wants the full majority. */
   readonly isFull: boolean;
   /** On the acceptor's monotonic clock of this boot. */
@@ -125,6 +127,8 @@ export class Checks {
   readonly #newestServed: number[] = [];
   /** Deadlines are looked at before an event: what is asked for in its turn may still be by the wish before. */
   #isTold = false;
+  /** What was granted before its fsync is said after it. */
+  #isLateAnswer = false;
   /** What each guard was told last. */
   readonly #desired: (GuardDesired | null)[] = [];
   readonly #generations: number[] = [];
@@ -191,6 +195,16 @@ export class Checks {
     }
   }
 
+  /** Whether it still knows its grants is seen at the next look. */
+  #doubt(index: number): void {
+    for (const book of this.#books.values()) {
+      const acceptor = book.acceptors[index];
+      const record = acceptor?.record ?? null;
+      if (acceptor !== undefined && record !== null)
+        acceptor.record = { ...record, isDoubtful: true };
+    }
+  }
+
   onEnd(_machine: Machine): void {}
 
   onPowerCut(machine: Machine): void {
@@ -202,6 +216,7 @@ export class Checks {
 
   beforeEvent(machine: Machine, event: CoreEvent, now: Instant): void {
     this.#isTold = event.kind === 'desired';
+    this.#isLateAnswer = event.kind === 'persisted';
     if (event.kind === 'desired') this.#desired[machine.index] = event.desired;
     if (event.kind === 'clock' && event.what === 'suspend') {
       this.#silentUntil[machine.index] = now.monoMs + this.#ttlMsMax();
@@ -282,7 +297,7 @@ export class Checks {
   }
 
   #isLive(machine: Machine, record: ShadowRecord, monoMs: number): boolean {
-    return record.boot === machine.boot && monoMs < record.deadlineMonoMs;
+    return record.boot === machine.boot && !record.isDoubtful && monoMs < record.deadlineMonoMs;
   }
 
   #onAccepted(machine: Machine, message: Accepted, now: Instant): void {
@@ -295,7 +310,7 @@ export class Checks {
     if (ballot.counter < acceptor.promised)
       throw new Breach('I7', `h${index} accepts ballot ${ballot.counter} below its promise`);
     acceptor.promised = ballot.counter;
-    if (message.purpose === 'acquire') this.#mayBeGranted(machine, message);
+    if (message.purpose === 'acquire' && !this.#isLateAnswer) this.#mayBeGranted(machine, message);
     this.#observe(machine, message.name, now, message);
   }
 
@@ -342,6 +357,7 @@ export class Checks {
             counter: granted.counter,
             generation: link.generation,
             n: link.n,
+            isDoubtful: false,
             isFull: under.isFull ?? (isSame && record.isFull),
             deadlineMonoMs: seat.untilMs,
             boot: machine.boot,
@@ -439,6 +455,8 @@ export class Checks {
     const desired = this.#desired[machine.index] ?? null;
     const lease = desired?.leases.find(({ name }) => name === message.name);
     if (desired === null || lease === undefined || book.forced) return;
+    // Its own park may always be ended.
+    if (book.isUnparking[index] === true) return;
     if (desired.isWitness)
       throw new Breach('I19', `the witness h${index} asks for ${message.name}`);
     if (desired.isFrozen || lease.isFrozen)
@@ -491,6 +509,11 @@ export class Checks {
       throw new Breach('I17', `h${index} renews ${name} after its authority has ended`);
     const link = machine.durable.get('chosen');
     if (link?.kind === 'chosen') this.#observe(machine, name, now, link.chosen.config);
+    for (const [at, { record }] of book.acceptors.entries()) {
+      const voter = this.#world.machines[at];
+      if (record?.isDoubtful === true && voter !== undefined)
+        this.#observe(voter, name, this.#now(voter), record);
+    }
     const under = this.#certificate(machine, book, { name, session, untilMs, isContinued });
     book.arms[index] = { session, epoch, ...under, untilMs, boot: machine.boot };
     this.counters.renewals++;
@@ -722,9 +745,9 @@ export class Checks {
   onDurable(machine: Machine, record: DurableRecord): void {
     if (record.kind !== 'chosen') return;
     this.#learnConfig(record.chosen);
-    // Voters by force: what was granted under the old ones is void.
+    // Voters by force: who had no part in it forgets what it granted under the old ones.
     const { generation } = record.chosen.config;
-    if (generation > (this.#generations[machine.index] ?? 0)) this.#forget(machine.index);
+    if (generation > (this.#generations[machine.index] ?? 0)) this.#doubt(machine.index);
     this.#generations[machine.index] = generation;
   }
 
