@@ -35,11 +35,16 @@ export interface Shared {
   isDaemonHere: boolean;
   /** On the authority clock, since when the daemon is gone without having said so; Infinity: it is not. */
   daemonGoneMs: number;
+  /** The last turn in which anything was renewed, and how long after it that is due again, in parts of the period. */
+  renewedAtMs: number;
+  renewFactor: number;
   /** A lease is waited for from now on: the voters should hear of it. */
   isWatchDue: boolean;
 }
 
 export const agentLimits = Object.freeze({
+  /** Of the renewal period: so much sooner a lease is renewed together with another. */
+  renewEarlyShare: 0.15,
   rankStepMs: 60,
   rankChanceMs: 40,
   /** More for all but the best, once, when a lease is new to this guard. */
@@ -100,6 +105,8 @@ export class LeaseAgent implements HandoverHost {
   isByCommand = false;
   isHolding = false;
   isParked = false;
+  /** `nextMs` as of the last `settle`; the core's. */
+  dueMs = -Infinity;
   #heldBySession = '';
   /** What is inside ran under a tenure that is over, and somebody else may have come between. */
   #mustEmpty = false;
@@ -398,9 +405,8 @@ export class LeaseAgent implements HandoverHost {
     if (this.desired === null && !this.handovers.isGiving)
       this.handovers.giveUp('unwanted', this.newId(), 'nobody wants it any more', null, turn);
     const isStuck = this.gate.state === 'failed';
-    if (proposer.purpose !== 'park' && turn.authorityMs >= this.#renewMs && !isStuck) {
-      this.#renewMs =
-        turn.authorityMs + proposer.profile.renewMs * (0.9 + 0.2 * shared.random.next());
+    if (proposer.purpose !== 'park' && this.isRenewalDue(turn) && !isStuck) {
+      this.#renewSoon(turn);
       proposer.renew(electorate, shared.session, turn);
     }
     if (turn.authorityMs >= this.#learnMs) this.#tellLearn('active', this.others(), turn);
@@ -554,9 +560,22 @@ export class LeaseAgent implements HandoverHost {
     this.handovers.active(this.epoch, turn);
   }
 
+  /** One chance for all leases that are renewed together, so that they stay together. */
   #renewSoon(turn: Turn): void {
-    const { renewMs } = this.proposer.profile;
-    this.#renewMs = turn.authorityMs + renewMs * (0.9 + 0.2 * this.#shared.random.next());
+    const shared = this.#shared;
+    if (shared.renewedAtMs !== turn.authorityMs) {
+      shared.renewedAtMs = turn.authorityMs;
+      shared.renewFactor = 0.9 + 0.2 * shared.random.next();
+    }
+    this.#renewMs = turn.authorityMs + this.proposer.profile.renewMs * shared.renewFactor;
+  }
+
+  /** Also when another lease is being renewed and this one would be soon: they share frames from then on. */
+  isRenewalDue(turn: Turn): boolean {
+    if (!this.isHolding || this.#shared.electorate === null) return false;
+    const isShared = this.#shared.renewedAtMs === turn.authorityMs;
+    const earlyMs = isShared ? agentLimits.renewEarlyShare * this.proposer.profile.renewMs : 0;
+    return turn.authorityMs >= this.#renewMs - earlyMs;
   }
 
   onFenced(epoch: Epoch, isFenced: boolean, turn: Turn): void {

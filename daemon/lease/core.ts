@@ -91,6 +91,8 @@ export class GuardCore {
       desired: null,
       isDaemonHere: false,
       daemonGoneMs: Infinity,
+      renewedAtMs: -Infinity,
+      renewFactor: 1,
       isWatchDue: false,
     };
     this.#acceptor = new Acceptor({
@@ -438,9 +440,18 @@ export class GuardCore {
     this.#commands.tick(turn);
     this.#dueMs = Math.min(this.#watchMs, this.#daemonAlarmMs, this.#commands.nextMs());
     for (const agent of this.#agents.values()) {
+      if (agent.dueMs > turn.authorityMs) continue;
       agent.settle(turn);
-      this.#noteDue(agent);
+      agent.dueMs = this.#dueOf(agent);
       if (agent.desired === null && agent.isIdle) this.#agents.delete(agent.name);
+    }
+    const isRenewing = this.#shared.renewedAtMs === turn.authorityMs;
+    for (const agent of this.#agents.values()) {
+      if (isRenewing && agent.isRenewalDue(turn)) {
+        agent.settle(turn);
+        agent.dueMs = this.#dueOf(agent);
+      }
+      if (agent.dueMs < this.#dueMs) this.#dueMs = agent.dueMs;
     }
     this.#driveVoters(now);
   }
@@ -457,7 +468,9 @@ export class GuardCore {
       while (touched.length > 0) {
         const agent = touched.pop()!;
         agent.settle(this.#turn);
-        this.#noteDue(agent);
+        agent.dueMs = this.#dueOf(agent);
+        if (agent.dueMs < this.#dueMs) this.#dueMs = agent.dueMs;
+        if (agent.desired === null && agent.isIdle) this.#agents.delete(agent.name);
       }
       if (this.#shared.isWatchDue) {
         this.#shared.isWatchDue = false;
@@ -468,10 +481,8 @@ export class GuardCore {
     this.#dueMs = Math.min(this.#dueMs, this.#commands.nextMs());
   }
 
-  #noteDue(agent: LeaseAgent): void {
-    const floorMs = this.#turn.authorityMs + sweepMsMin;
-    const nextMs = Math.max(agent.nextMs(), floorMs);
-    if (nextMs < this.#dueMs) this.#dueMs = nextMs;
+  #dueOf(agent: LeaseAgent): number {
+    return Math.max(agent.nextMs(), this.#turn.authorityMs + sweepMsMin);
   }
 
   #sendWatch(): void {
