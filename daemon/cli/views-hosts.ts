@@ -34,6 +34,7 @@ export const hostViews: Views = {
       [
         ['name', host.name],
         ['state', hostState(host, style)],
+        ['frozen', host.frozen ? 'yes: it takes nothing exclusive by itself' : ''],
         ['id', host.id],
         ['key', host.node],
         ['environment', host.env],

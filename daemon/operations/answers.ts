@@ -31,6 +31,8 @@ export interface HostRow {
 export interface HostDetails extends HostRow {
   readonly node: string;
   readonly engine: string | null;
+  /** Takes nothing exclusive by itself. */
+  readonly frozen: boolean;
   readonly apiPort: number | null;
   readonly peerPort: number | null;
   readonly instances: readonly InstanceRow[];

@@ -223,6 +223,7 @@ function details(node: NodeApi, host: HostView): HostDetails {
     ...hostRow(node, host, lastSeenMs),
     node: host.node,
     engine: fact?.engine ?? null,
+    frozen: node.envView().hosts.get(host.id)?.isFrozen === true,
     apiPort: fact?.apiPort ?? null,
     peerPort: fact?.peerPort ?? null,
     instances: instanceRows(node, { host, all: true }),

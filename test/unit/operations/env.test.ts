@@ -151,6 +151,7 @@ describe('env set, other keys', () => {
   test('a host is frozen and thawed', async () => {
     await run('host/set', { host: 'h2', frozen: 'on' });
     expect(node.envView().hosts.get(node.host('h2').id)?.isFrozen).toBe(true);
+    expect(await run('host/show', { host: 'h2' })).toMatchObject({ frozen: true });
     await run('host/set', { host: 'h2', frozen: 'off' });
     expect(node.envView().hosts.get(node.host('h2').id)?.isFrozen ?? false).toBe(false);
     await expect(run('host/set', { host: 'h2' })).rejects.toMatchObject({ code: 'USAGE' });
