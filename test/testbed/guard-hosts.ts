@@ -88,7 +88,10 @@ export class GuardWorld {
         this.hosts
           .filter(({ isUp }) => isUp)
           .every(
-            ({ status }) => status?.chosen?.config.voters.length === voters && status.hasQuorum,
+            ({ status }) =>
+              status?.chosen?.config.voters.length === voters &&
+              status.hasQuorum &&
+              status.silentMs === 0,
           ),
       { withinMs: 60_000, what: `${voters} voters` },
     );
@@ -200,11 +203,20 @@ export class GuardHost {
 
   start(): void {
     const program = this.world.options.program ?? path.join(repo, 'daemon/lease/guard/main.ts');
+    const traffic = this.world.options.hasTraffic === true ? [] : ['--no-traffic'];
     const args = [
-      ...['--state', path.join(this.#dir, 'state'), '--run', this.runDir],
-      ...['--listen', `127.0.0.1:${this.port}`, '--cgroup-root', this.world.cgroup],
-      ...['--watchdog', 'none', '--no-realtime'],
-      ...(this.world.options.hasTraffic === true ? [] : ['--no-traffic']),
+      '--state',
+      path.join(this.#dir, 'state'),
+      '--run',
+      this.runDir,
+      '--listen',
+      `127.0.0.1:${this.port}`,
+      '--cgroup-root',
+      this.world.cgroup,
+      '--watchdog',
+      'none',
+      '--no-realtime',
+      ...traffic,
     ];
     this.starts += 1;
     this.status = null;
@@ -282,6 +294,28 @@ export class GuardHost {
     });
   }
 
+  /** Asks for the status of this moment. */
+  async look(): Promise<GuardStatus> {
+    const id = (this.#lastId += 1);
+    await new Promise<unknown>((resolve) => {
+      this.#replies.set(id, resolve);
+      this.tell({ kind: 'status', id });
+    });
+    if (this.status === null) throw new Error('no status');
+    return this.status;
+  }
+
+  /** It holds and has renewed just now. */
+  async renewed(name = webLease): Promise<void> {
+    await eventually(
+      async () =>
+        (await this.look()).leases.some(
+          (lease) => lease.name === name && (lease.remainMs ?? 0) > 1_300,
+        ),
+      { withinMs: 10_000, what: `${this.name} renews` },
+    );
+  }
+
   tell(line: ToGuard): void {
     this.#socket?.write(`${JSON.stringify(line)}\n`);
   }
@@ -345,8 +379,10 @@ export class GuardHost {
   }
 
   #onLine(line: FromGuard): void {
-    if (line.kind === 'status') this.status = line.status;
-    else if (line.kind === 'reply') {
+    if (line.kind === 'status') {
+      this.status = line.status;
+      if (line.id !== null) this.#replies.get(line.id)?.({ isOk: true });
+    } else if (line.kind === 'reply') {
       this.#replies.get(line.id)?.(line.reply);
       this.#replies.delete(line.id);
     } else if (line.kind === 'notice') this.#onNotice(line.notice);

@@ -9,6 +9,8 @@ import { isAbsent } from '../../store/durable.ts';
 import { cgroupsOf, type Freezer } from './freezer.ts';
 
 export class CgroupV1 implements Freezer {
+  readonly closing = { name: 'freezer.state', value: 'FROZEN' };
+
   freeze(dir: string): void {
     writeFileSync(stateFile(dir), 'FROZEN');
   }

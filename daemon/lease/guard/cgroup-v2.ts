@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import type { Freezer } from './freezer.ts';
 
 export class CgroupV2 implements Freezer {
+  readonly closing = { name: 'cgroup.freeze', value: '1' };
+
   freeze(dir: string): void {
     writeFileSync(join(dir, 'cgroup.freeze'), '1');
   }

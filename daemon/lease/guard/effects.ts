@@ -2,12 +2,16 @@
  * Carries out what the core decides, in its order. Before the first send or act of a gate the core's state is on tmpfs, so
  * that a guard that is killed at any point finds again at least what anybody else has seen of it.
  */
+import { basename } from 'node:path';
 import type { CoreEffect, CoreEvent, GateResult } from '../core-api.ts';
 import type { GuardNotice, GuardReply } from '../guard-api.ts';
 import type { HostId } from '../../../crdt/ids.ts';
 import type { Message } from '../messages.ts';
 import { reasonOf } from '../../errors.ts';
 import type { Log } from '../../ports.ts';
+import { foreverMs } from '../gate.ts';
+import { profiles } from '../profiles.ts';
+import type { Deadman, DeadmanEntry } from './deadman.ts';
 import type { DurableLog } from './durable-state.ts';
 import type { Gates } from './gates.ts';
 import type { LeaseDirs } from './lease-dir.ts';
@@ -27,6 +31,7 @@ export interface EffectParts {
   readonly dirs: LeaseDirs;
   readonly durable: DurableLog;
   readonly watchdog: Watchdog | null;
+  readonly deadman: Deadman;
   /** Null: a panic is not allowed here. */
   readonly sysrqPath: string | null;
   readonly traffic: () => TrafficGate | null;
@@ -52,6 +57,12 @@ export class Effects {
   readonly #parts: EffectParts;
   /** Leases whose gate was thawed and not seen frozen or empty since: they need the 20 ms tick. */
   readonly open = new Set<string>();
+  /** Of those, the ones that the deadman has to close if we do not: not being closed by us, and not without end. */
+  readonly #armed = new Set<string>();
+  /** Open, with no act under way. */
+  readonly #settled = new Set<string>();
+  /** Ends of authority as the workload was told them, on the authority clock. */
+  readonly #untilMs = new Map<string, number | null>();
   /** Newest token of each gate: older answers are void for us too. */
   readonly #tokens = new Map<string, number>();
   keepFailures = 0;
@@ -64,6 +75,7 @@ export class Effects {
     if (effects.length === 0) return;
     const maySend = this.#keep(effects);
     const outgoing = new Map<HostId, Message[]>();
+    this.#noteDeadlines(effects);
     for (const effect of effects) {
       if (effect.kind !== 'send') this.#one(effect);
       else if (maySend) {
@@ -117,9 +129,71 @@ export class Effects {
     }
   }
 
+  /** Before any gate is opened: from then on it is closed in time whatever becomes of this process. */
+  #noteDeadlines(effects: readonly CoreEffect[]): void {
+    let isChanged = false;
+    for (const effect of effects) {
+      if (effect.kind === 'lease-file') {
+        this.#untilMs.set(effect.name, effect.authorityUntilMs);
+        isChanged = true;
+      } else if (effect.kind === 'gate' && effect.act !== 'look') {
+        if (effect.act === 'thaw') this.#armed.add(effect.name);
+        else this.#armed.delete(effect.name);
+        isChanged = true;
+      }
+    }
+    if (isChanged) this.#arm();
+  }
+
+  /** For gates that are open already when this process starts. */
+  resumeOpen(name: string, untilMs: number | null): void {
+    this.open.add(name);
+    this.#settled.add(name);
+    this.#armed.add(name);
+    this.#untilMs.set(name, untilMs);
+    this.#arm();
+  }
+
+  /**
+   * Opens again what was closed behind our back while the lease has time left: the deadman of the guard before this one may
+   * have been in the middle of it.
+   */
+  async repair(nowMs: number): Promise<void> {
+    const { gates, table, log } = this.#parts;
+    for (const name of this.#settled) {
+      const lease = table.get(name);
+      const untilMs = this.#untilMs.get(name) ?? 0;
+      if (lease?.gate == null || gates === null) continue;
+      if (untilMs - nowMs <= profiles[lease.profile].freezeBeforeMs) continue;
+      if (!gates.isFrozen(lease.gate)) continue;
+      log.warn('guard.gate-was-closed', { name });
+      await gates.thaw(lease.gate);
+    }
+  }
+
+  #arm(): void {
+    const { deadman, table, gates, log } = this.#parts;
+    if (gates === null) return;
+    const entries: DeadmanEntry[] = [];
+    for (const name of this.#armed) {
+      const lease = table.get(name);
+      const untilMs = this.#untilMs.get(name) ?? 0;
+      if (lease?.gate == null || lease.onLoss === 'keep' || untilMs >= foreverMs) continue;
+      const deadlineMs = untilMs - profiles[lease.profile].killBeforeMs;
+      entries.push({ gate: basename(gates.dirOf(lease.gate)), deadlineMs });
+    }
+    try {
+      deadman.arm(entries);
+    } catch (error) {
+      // The times in the file are earlier ones, which errs to the safe side.
+      log.error('guard.deadman', { error: reasonOf(error) });
+    }
+  }
+
   async #gate({ name, token, act }: Gate): Promise<void> {
     const { watchdog, enqueue } = this.#parts;
     this.#tokens.set(name, token);
+    this.#settled.delete(name);
     if (act === 'thaw') {
       this.open.add(name);
       watchdog?.running(name);
@@ -130,6 +204,7 @@ export class Effects {
       this.open.delete(name);
       watchdog?.stopped(name);
     }
+    if (result === 'open') this.#settled.add(name);
     enqueue({ kind: 'gate', name, token, result });
   }
 

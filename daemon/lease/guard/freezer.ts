@@ -7,6 +7,8 @@ const cgroupsMax = 1_024;
 
 /** One kernel interface. Everything is synchronous, works on one cgroup directory and throws what the kernel says. */
 export interface Freezer {
+  /** What `freeze` writes, and where, for whoever has to do it in the guard's place. */
+  readonly closing: { readonly name: string; readonly value: string };
   /** Asks; `isFrozen` says when it is so. Repeating is harmless. */
   freeze(dir: string): void;
   thaw(dir: string): void;

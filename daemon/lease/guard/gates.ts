@@ -158,6 +158,15 @@ export class Gates {
     return false;
   }
 
+  isFrozen(gate: string): boolean {
+    try {
+      return this.tree.freezer.isFrozen(this.dirOf(gate));
+    } catch (error) {
+      if (isAbsent(error)) return false;
+      throw error;
+    }
+  }
+
   look(gate: string): GateResult {
     const dir = this.dirOf(gate);
     try {

@@ -6,7 +6,7 @@
  * ours that exists is closed and emptied before anything else.
  */
 import { join } from 'node:path';
-import type { HostId } from '../../../crdt/ids.ts';
+import { hex, type HostId } from '../../../crdt/ids.ts';
 import type { CoreEffect, CoreEvent, CoreStart } from '../core-api.ts';
 import type {
   GuardCommand,
@@ -22,6 +22,7 @@ import type { Log, Random } from '../../ports.ts';
 import { version } from '../../version.ts';
 import { Clients } from './clients.ts';
 import { jumpMs, type Clocks } from './clocks.ts';
+import { Deadman } from './deadman.ts';
 import { DesiredFile, DurableLog, isFirstOfBoot } from './durable-state.ts';
 import { Effects } from './effects.ts';
 import type { Gates } from './gates.ts';
@@ -77,6 +78,7 @@ export class Guard {
   readonly #durable: DurableLog;
   readonly #desiredFile: DesiredFile;
   readonly #watchdog: Watchdog | null;
+  readonly #deadman: Deadman;
   readonly #effects: Effects;
   readonly #gates: Gates | null;
   readonly #proof: GateProof;
@@ -101,6 +103,12 @@ export class Guard {
     this.#dirs = new LeaseDirs(join(settings.runDir, guardRunFiles.leases));
     this.#watchdog =
       settings.watchdogPath === null ? null : new Watchdog(settings.watchdogPath, log);
+    this.#deadman = new Deadman({
+      path: join(settings.runDir, 'deadman'),
+      generation: hex(parts.random.bytes(8)),
+      tree: this.#gates?.tree ?? null,
+      log,
+    });
     this.#proof = new GateProof({
       gates: parts.gates,
       runDir: settings.runDir,
@@ -143,6 +151,7 @@ export class Guard {
     const gates = open.flatMap((name) => this.#table.get(name)?.gate ?? []);
     await Promise.all(gates.map(async (gate) => this.#gates?.freeze(gate)));
     this.#keepQuietly();
+    this.#deadman.close();
     this.#watchdog?.close();
     this.#traffic?.close();
     this.#clients.close();
@@ -349,9 +358,11 @@ export class Guard {
       const cgroup = this.#table.get(lease.name)?.gate ?? null;
       if (cgroup === null || lease.gate !== 'open') continue;
       // From here on the core is asked every 20 ms, and closes what is past its time.
-      this.#effects.open.add(lease.name);
+      const isParked = lease.state === 'parked';
+      const untilMs = clocks.now().authorityMs + (lease.remainMs ?? 0);
+      this.#effects.resumeOpen(lease.name, isParked ? Infinity : untilMs);
       const leftMs = (lease.remainMs ?? 0) - profiles[lease.profile].freezeBeforeMs;
-      if (lease.state !== 'parked' && leftMs <= 0) continue;
+      if (!isParked && leftMs <= 0) continue;
       open.add(cgroup);
       await this.#gates.thaw(cgroup);
     }
@@ -521,6 +532,7 @@ export class Guard {
       dirs: this.#dirs,
       durable: this.#durable,
       watchdog: this.#watchdog,
+      deadman: this.#deadman,
       sysrqPath: this.#parts.settings.sysrqPath,
       traffic: () => this.#traffic,
       keep: () => this.#keep(),
@@ -537,6 +549,7 @@ export class Guard {
     if (this.#core === null) return;
     if (this.#table.all().length > 0) this.#clients.pushStatus();
     this.#removeFormerGates();
+    void this.#effects.repair(this.#parts.clocks.now().authorityMs);
   }
 
   /** Gates of leases that this host has no part in any more, once they are empty. */

@@ -9,6 +9,7 @@ export interface LeaseEntry {
   readonly fence: LeaseDesired['fence'];
   readonly fenceCommand: readonly string[];
   readonly onLoss: LeaseDesired['onLoss'];
+  readonly profile: LeaseDesired['profile'];
 }
 
 /** Leases that are wanted no more are remembered until they were fenced; beyond this the oldest are forgotten. */
@@ -75,7 +76,7 @@ export function isGateName(text: unknown): text is string {
 }
 
 function entryOf(lease: LeaseDesired): LeaseEntry {
-  const { name, traffic, fence, fenceCommand, onLoss } = lease;
+  const { name, traffic, fence, fenceCommand, onLoss, profile } = lease;
   const gate = isGateName(lease.gate) ? lease.gate : null;
-  return { name, gate, traffic, fence, fenceCommand, onLoss };
+  return { name, gate, traffic, fence, fenceCommand, onLoss, profile };
 }

@@ -1,0 +1,107 @@
+/**
+ * Closes gates when the guard cannot: a shell of 1 MB in a session of its own that reads, from a file on tmpfs, until when
+ * which gate may stay open, and freezes it at that time unless the file says otherwise by then. The guard moves the times on
+ * with every renewal and takes a gate out of the file when it closes it itself, so that the shell acts only when the guard was
+ * killed and is not back in time, or hangs. It sleeps until the earliest time, half a second at most.
+ *
+ * Each guard has one of its own, told apart by a generation in the first line; the one of a guard before ends when it reads
+ * another. Nothing here thaws or kills: a guard that comes back decides about what it finds frozen.
+ */
+import { spawn } from 'node:child_process';
+import { renameSync, writeFileSync } from 'node:fs';
+import type { Log } from '../../ports.ts';
+import type { CgroupTree } from './gates.ts';
+
+export interface DeadmanEntry {
+  /** Directory of its cgroup, in the root that the deadman was made for. */
+  readonly gate: string;
+  /** On CLOCK_BOOTTIME, milliseconds. */
+  readonly deadlineMs: number;
+}
+
+/** Times are hundredths of a second, as /proc/uptime has them; built-ins only, besides the sleep. */
+const script = `
+file=$1 mine=$2 name=$3 value=$4 idle=0
+while :; do
+  [ -e "$file" ] || exit 0
+  read -r up rest </proc/uptime
+  now=\${up%.*}\${up#*.} pause=50 armed=0
+  {
+    read -r generation
+    [ "$generation" = "$mine" ] || exit 0
+    while read -r deadline gate; do
+      armed=1 left=$((deadline - now))
+      if [ "$left" -le 0 ]; then
+        echo "$value" >"./$gate/$name"
+        left=50
+      fi
+      [ "$left" -ge "$pause" ] || pause=$left
+    done
+  } <"$file"
+  if [ "$armed" = 1 ]; then idle=0; else idle=$((idle + 1)); fi
+  [ "$idle" -lt 20 ] || exit 0
+  if [ "$pause" -lt 10 ]; then pause=0$pause; fi
+  sleep "0.$pause"
+done`;
+
+const restartMs = 100;
+
+export class Deadman {
+  readonly #path: string;
+  readonly #generation: string;
+  readonly #tree: CgroupTree | null;
+  readonly #log: Log;
+  #text = '';
+  #isRunning = false;
+  #isClosed = false;
+  starts = 0;
+
+  constructor(options: {
+    /** A file on tmpfs of this guard alone. */
+    readonly path: string;
+    /** One word, new for every process. */
+    readonly generation: string;
+    /** Null: nothing can be closed here, and nothing is opened. */
+    readonly tree: CgroupTree | null;
+    readonly log: Log;
+  }) {
+    this.#path = options.path;
+    this.#generation = options.generation;
+    this.#tree = options.tree;
+    this.#log = options.log;
+  }
+
+  /** Replaces all entries. Throws what the file system says: then nothing may be opened. */
+  arm(entries: readonly DeadmanEntry[]): void {
+    const lines = entries.map(({ gate, deadlineMs }) => `${Math.floor(deadlineMs / 10)} ${gate}\n`);
+    const text = lines.join('');
+    if (text === this.#text && this.starts > 0) return;
+    writeFileSync(`${this.#path}.tmp`, `${this.#generation}\n${text}`);
+    renameSync(`${this.#path}.tmp`, this.#path);
+    this.#text = text;
+    if (entries.length > 0) this.#start();
+  }
+
+  /** The guard ends in order and has closed what it had open: the shell ends by itself. */
+  close(): void {
+    this.arm([]);
+    this.#isClosed = true;
+  }
+
+  #start(): void {
+    if (this.#isRunning || this.#isClosed || this.#tree === null) return;
+    this.#isRunning = true;
+    this.starts += 1;
+    const { root, freezer } = this.#tree;
+    const { name, value } = freezer.closing;
+    const args = ['-c', script, 'trellis-deadman', this.#path, this.#generation, name, value];
+    const child = spawn('/bin/sh', args, { detached: true, stdio: 'ignore', cwd: root });
+    child.unref();
+    child.on('error', (error) => this.#log.error('guard.deadman', { error: error.message }));
+    child.on('exit', () => {
+      this.#isRunning = false;
+      // It ends by itself when nothing is armed for a while; killed, it is needed again.
+      if (this.#text !== '') setTimeout(() => this.#start(), restartMs).unref();
+    });
+  }
+}
