@@ -107,9 +107,19 @@ function readAddresses(value: unknown): readonly string[] | null {
   return all.length === 0 ? null : [...new Set(all)].slice(0, addressesMax);
 }
 
-function readStorage(value: unknown): StorageFact | null {
+export function readStorage(value: unknown): StorageFact | null {
   const { v, storage } = (value ?? {}) as Partial<StorageFact>;
-  return v === 1 && Array.isArray(storage) ? (value as StorageFact) : null;
+  if (v !== 1 || !Array.isArray(storage)) return null;
+  const isRow = (row: unknown): boolean => {
+    const { id, state, epoch, version } = (row ?? {}) as Record<string, unknown>;
+    return (
+      typeof id === 'string' &&
+      typeof state === 'string' &&
+      Number.isSafeInteger(epoch) &&
+      Number.isSafeInteger(version)
+    );
+  };
+  return { v, storage: storage.filter(isRow) };
 }
 
 /** Of the scarcer of processors and memory. */

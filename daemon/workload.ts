@@ -8,6 +8,8 @@ import { inventoryPlugin } from '../plugins/inventory/inventory.ts';
 import type { RunningInventory } from '../plugins/inventory/inventory.ts';
 import { namesPlugin } from '../plugins/names/names.ts';
 import type { RunningNames } from '../plugins/names/names.ts';
+import { storagePlugin } from '../plugins/storage/plugin.ts';
+import type { RunningStorage } from '../plugins/storage/plugin.ts';
 import { referencedBlobs } from '../plugins/docker/manifest.ts';
 import type { ContainerRuntime, ReconcileOutcome, RunningPlugin } from '../plugins/api.ts';
 import type { Hash } from '../crdt/ids.ts';
@@ -21,6 +23,7 @@ import type { Leases } from './leases.ts';
 import type { Clock, Log, Random, Timer } from './ports.ts';
 import { PluginHost } from './reconcile/plugin-host.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
+import { storageControl, storagePorts } from './storage-control.ts';
 import type { Store } from './store/open-store.ts';
 
 export interface WorkloadOptions {
@@ -92,6 +95,10 @@ export class Workload {
     const { member, clock, random, log, config, store, hostsFile } = this.#options;
     const started = await this.#host.start([
       { plugin: inventoryPlugin, config: { stateDir: store.stateDir } },
+      {
+        plugin: storagePlugin(storagePorts(member, () => Promise.resolve(null))),
+        config: undefined,
+      },
       { plugin: dockerPlugin() as DockerPlugin, config: undefined },
       { plugin: namesPlugin, config: { hostsFile } },
     ]);
@@ -100,6 +107,7 @@ export class Workload {
     this.#inventory = find('inventory') as RunningInventory | null;
     this.#docker = find(dockerName) as RunningDocker | null;
     this.#names = find('names') as RunningNames | null;
+    const storage = find('storage') as RunningStorage | null;
     for (const [plugin, reason] of this.#host.disabled) {
       member.node.emit({
         kind: 'plugin.disabled',
@@ -125,7 +133,7 @@ export class Workload {
     this.#stopListening = member.node.onChange(() => this.#lookAgain());
     this.#options.leases.attach({
       control: this.#docker?.exclusive ?? null,
-      storage: null,
+      storage: storage === null ? null : storageControl(storage),
       requestReconcile: () => this.#reconciler?.request(dockerName),
     });
     this.#reconciler.request();

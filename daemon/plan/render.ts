@@ -117,7 +117,11 @@ function activeOnly(input: RenderInput): (instance: LiveInstance) => boolean {
 function renderStorage(input: RenderInput): readonly DesiredStorage[] {
   return input.storage
     .toSorted((a, b) => compareText(a.name, b.name))
-    .map(({ id, name, driver, path, isExclusive }) => {
+    .map(({ id, name, driver, path, isExclusive, role }) => {
+      const hosts = input.inputs.hosts
+        .filter((host) => host.roles.includes(role))
+        .map((host) => host.id)
+        .toSorted(compareText);
       const lease = isExclusive ? leaseNameOf(input.env, { kind: 'storage', id }) : null;
       const said = lease === null ? undefined : input.holders.get(lease);
       const holder = lease === null ? null : holderOf(lease, input);
@@ -127,7 +131,7 @@ function renderStorage(input: RenderInput): readonly DesiredStorage[] {
           ? null
           : { host: said.host, ...reach, epoch: said.epoch };
       const epoch = lease === null ? null : (input.held.get(lease) ?? null);
-      return { id, name, driver, path, lease, epoch, active };
+      return { id, name, driver, path, lease, epoch, hosts, active };
     });
 }
 
