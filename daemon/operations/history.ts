@@ -37,12 +37,12 @@ export const historyOperations: readonly Operation[] = [
   }),
 ];
 
-/** 'services/site/image' and 'site/image' are fields of that object, 'hosts/h1' the settings of that host. */
+/** 'services/site/image', 'storage/data/path' and 'site/image' are fields of that object, 'hosts/h1' the settings of that host. */
 export function prefixOf(node: NodeApi, path: string): string {
   const [kind = '', name = '', ...rest] = path.replace(/^\//, '').split('/');
   if ((kind === 'hosts' || kind === 'host') && name !== '') {
     return pointerOf('hosts', findHost(node, name).id, ...rest);
   }
-  if (/^(services?|roles?)$/.test(kind) && name !== '') return pointerOf(name, ...rest);
+  if (/^(services?|roles?|storage)$/.test(kind) && name !== '') return pointerOf(name, ...rest);
   return path.startsWith('/') ? path : `/${path}`;
 }

@@ -109,6 +109,41 @@ export function candidatesFor(
   };
 }
 
+/** Is this host among the candidates? Without ranking all others. */
+export function mayHold(
+  subject: LeaseSubject,
+  inputs: PlanInputs,
+  dynamic: CandidateDynamics,
+  host: HostId,
+): boolean {
+  const view = new View(subject, inputs, dynamic);
+  const found = view.hostOf(host);
+  if (found === null) return false;
+  const refusal = view.refusal(found);
+  if (refusal === null) return true;
+  if (host !== dynamic.lastHolder) return false;
+  if (!refusal.isLasting) return true;
+  for (const other of fitHosts(view, inputs)) if (other.isAlive) return true;
+  return false;
+}
+
+/** Those that may take the lease, in no order, without the one that has to leave; at most `max`. */
+export function fitCandidates(
+  subject: LeaseSubject,
+  inputs: PlanInputs,
+  dynamic: CandidateDynamics,
+  max: number,
+): readonly HostId[] {
+  const view = new View(subject, inputs, dynamic);
+  const found: HostId[] = [];
+  for (const { id } of fitHosts(view, inputs)) if (found.push(id) >= max) break;
+  return found;
+}
+
+function* fitHosts(view: View, inputs: PlanInputs): Generator<PlanHost> {
+  for (const host of inputs.hosts) if (view.refusal(host) === null) yield host;
+}
+
 function leaseNameOfObject(subject: Service | Storage, inputs: PlanInputs): LeaseName | null {
   if (!('driver' in subject)) return leaseNameOfService(subject.id, inputs);
   return subject.isExclusive ? leaseNameOf(inputs.env, { kind: 'storage', id: subject.id }) : null;
@@ -214,7 +249,7 @@ class View {
 
   rank(host: PlanHost): Ranked {
     const group = host.isAlive ? (this.#hasRoom(host) ? 0 : 1) : 2;
-    const weight = pairWeight(this.#hash, hash32(host.id));
+    const weight = pairWeight(this.#hash, this.#board.hashOf(host.id));
     return { id: host.id, keys: [group, ...this.#policyKeys(host), -weight] };
   }
 
@@ -267,9 +302,7 @@ class View {
   #reservedByOthers(host: PlanHost): { cpu: number; memoryBytes: number } {
     const all = this.#board.on(host.id);
     if (all === null) return { cpu: 0, memoryBytes: 0 };
-    const own = this.#subject.services.filter(
-      (service) => this.#board.isOn(service.id, host.id) && this.#own.has(service.id),
-    );
+    const own = this.#subject.services.filter((service) => this.#board.isOn(service.id, host.id));
     return {
       cpu: all.cpu - sum(own, (service) => service.resources.cpu),
       memoryBytes: all.memoryBytes - sum(own, (service) => service.resources.memoryBytes),
@@ -291,9 +324,11 @@ class Reservations {
   readonly #byHost = new Map<HostId, Reserved>();
   readonly #placed = new Set<string>();
   readonly #homes = new Map<ObjectId, HostId>();
+  readonly #hashes: ReadonlyMap<HostId, number>;
 
   constructor(inputs: PlanInputs) {
     this.hosts = new Map(inputs.hosts.map((host) => [host.id, host]));
+    this.#hashes = new Map(inputs.hosts.map(({ id }) => [id, hash32(id)]));
     this.mayCarry = eligibilityOf(inputs.roles);
     const services = new Map(inputs.services.map((service) => [service.id, service]));
     const placements = inputs.previous.toSorted(
@@ -306,6 +341,10 @@ class Reservations {
       this.#placed.add(`${service.id}@${placement.host}`);
       if (!this.#homes.has(service.id)) this.#homes.set(service.id, placement.host);
     }
+  }
+
+  hashOf(host: HostId): number {
+    return this.#hashes.get(host) ?? hash32(host);
   }
 
   on(host: HostId): Reserved | null {

@@ -1,25 +1,22 @@
 /** What a plan with exclusive work cannot survive, in words. */
 import type { HostId } from '../../crdt/ids.ts';
-import type { Placement, PlanInputs } from '../../crdt/model.ts';
-import { candidatesFor, quietDynamics } from './candidates.ts';
+import type { PlanInputs } from '../../crdt/model.ts';
+import { fitCandidates, quietDynamics } from './candidates.ts';
 import { leaseSubjects } from './leases.ts';
 import type { LeaseSubject } from './leases.ts';
 
 /** [] when nothing is held by a lease. */
-export function leaseWarnings(
-  inputs: PlanInputs,
-  placements: readonly Placement[],
-): readonly string[] {
+export function leaseWarnings(inputs: PlanInputs): readonly string[] {
   const subjects = [...leaseSubjects(inputs).values()];
   if (subjects.length === 0) return [];
-  const homes = new Map(placements.map((placement) => [placement.service, placement.host]));
   const names = new Map(inputs.hosts.map((host) => [host.id, host.name]));
-  const warnings = subjects.flatMap((subject) => {
-    const lastHolder = homes.get(subject.services[0]?.id ?? subject.id) ?? null;
-    const { hosts, leaving } = candidatesFor(subject, inputs, { ...quietDynamics, lastHolder });
-    const lasting = hosts.filter((host) => host !== leaving?.host);
-    return candidateWarning(subject, lasting, (host) => names.get(host) ?? host);
-  });
+  const warnings = subjects.flatMap((subject) =>
+    candidateWarning(
+      subject,
+      fitCandidates(subject, inputs, quietDynamics, 2),
+      (host) => names.get(host) ?? host,
+    ),
+  );
   return [...warnings, ...voterWarnings(inputs)];
 }
 

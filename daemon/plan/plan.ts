@@ -28,7 +28,7 @@ import type {
   Slot,
   Unplaceable,
 } from '../../crdt/model.ts';
-import { candidatesFor, quietDynamics } from './candidates.ts';
+import { candidatesFor, mayHold, quietDynamics } from './candidates.ts';
 import type { Candidates } from './candidates.ts';
 import { eligibilityOf, ineligibleReason, isKnown, memoryReserveShare } from './eligibility.ts';
 import { canonicalInputs } from './inputs.ts';
@@ -68,11 +68,7 @@ export function plan(inputs: PlanInputs, sha256: (bytes: Uint8Array) => Uint8Arr
       (a, b) => compareText(a.service, b.service) || compareSlots(a.slot, b.slot),
     ),
     warnings: [
-      ...new Set([
-        ...board.warnings,
-        ...roleWarnings(inputs),
-        ...leaseWarnings(canonical, board.placements),
-      ]),
+      ...new Set([...board.warnings, ...roleWarnings(inputs), ...leaseWarnings(canonical)]),
     ].toSorted(compareText),
   };
 }
@@ -253,8 +249,9 @@ class Board {
     if (service === undefined) return [];
     const from = this.#homeOf(subject.services);
     const load = from === null ? undefined : this.#loads.get(from);
-    const { hosts, leaving } = this.#candidatesOf(subject, from);
-    const mayStay = load !== undefined && hosts.includes(load.host.id) && leaving === null;
+    // Not as the last holder, who may stay for a while where it must not be.
+    const mayStay =
+      load !== undefined && mayHold(subject, this.#inputs, quietDynamics, load.host.id);
     if (!mayStay || this.#clashTogether(subject, load) !== null)
       return [{ service, slot: exclusiveSlot, host: null, from, subject }];
     this.#putTogether(subject, load);

@@ -23,7 +23,7 @@ import type { Config } from '../config.ts';
 import type { CommittedPlan, EventEntry, FactEntry } from '../node-api.ts';
 import type { Epoch, LeaseName } from '../lease/model.ts';
 import type { Crypto } from '../ports.ts';
-import { candidatesFor, quietDynamics } from './candidates.ts';
+import { mayHold, quietDynamics } from './candidates.ts';
 import { eligibilityOf } from './eligibility.ts';
 import { Failover, slotKey } from './failover.ts';
 import type { FailoverHost, SeenInstance } from './failover.ts';
@@ -241,7 +241,7 @@ export class Planning {
     const subjects = [...leaseSubjects(inputs).values()].filter((subject) => {
       if (held.has(subject.lease)) return true;
       const lastHolder = this.#holderOf(subject.lease) ?? null;
-      return candidatesFor(subject, inputs, { ...quietDynamics, lastHolder }).hosts.includes(self);
+      return mayHold(subject, inputs, { ...quietDynamics, lastHolder }, self);
     });
     this.#involvement = { inputs, key, subjects };
     return subjects;

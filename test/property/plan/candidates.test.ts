@@ -2,7 +2,13 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { HostId } from '../../../crdt/ids.ts';
 import type { PlanInputs, Service, Storage } from '../../../crdt/model.ts';
-import { candidatesFor, candidatesOf, quietDynamics } from '../../../daemon/plan/candidates.ts';
+import {
+  candidatesFor,
+  candidatesOf,
+  fitCandidates,
+  mayHold,
+  quietDynamics,
+} from '../../../daemon/plan/candidates.ts';
 import type { CandidateDynamics, Candidates } from '../../../daemon/plan/candidates.ts';
 import { eligibilityOf } from '../../../daemon/plan/eligibility.ts';
 import { gateOf, leaseNameOf, leaseOf, leaseSubjects } from '../../../daemon/plan/leases.ts';
@@ -55,6 +61,10 @@ describe('candidates of every lease', () => {
           expect(all.toSorted()).toEqual(inputs.hosts.map(({ id }) => id).toSorted());
           for (const { reason } of passedOver) expect(reason.length).toBeGreaterThan(3);
           if (leaving !== null) expect(hosts.at(-1)).toBe(leaving.host);
+          for (const { id } of inputs.hosts)
+            expect(mayHold(subject, inputs, dynamic, id)).toBe(hosts.includes(id));
+          const fit = hosts.filter((host) => host !== leaving?.host);
+          expect(fitCandidates(subject, inputs, dynamic, 9).toSorted()).toEqual(fit.toSorted());
         }
       }),
     );

@@ -360,7 +360,7 @@ describe('what is exclusive', () => {
     const name = `storage/prod/${storageOf(0).id}`;
     world.holders.set(name, { host: lowest, epoch: 3 });
     const view = () => world.planning.view('10.0.0.9', 0);
-    expect(view()?.storage).toEqual([
+    expect(view()?.storage).toMatchObject([
       {
         id: storageOf(0).id,
         name: 'd0',
