@@ -29,8 +29,11 @@ export function hasGuardProgram(): boolean {
   return existsSync(guardProgram());
 }
 
-/** Returns its process id; null when it could not be started. It may still end at once: its socket says whether it lives. */
-export function startGuard(start: GuardStart, log: Log): number | null {
+/** Its socket says whether it lives; `onEnd` is called when it has ended, or could not be started. */
+export function startGuard(
+  start: GuardStart,
+  { log, onEnd }: { readonly log: Log; readonly onEnd: () => void },
+): void {
   mkdirSync(start.runDir, { recursive: true, mode: privateDirMode });
   const output = openSync(join(start.runDir, guardRunFiles.log), 'a', privateFileMode);
   try {
@@ -44,9 +47,16 @@ export function startGuard(start: GuardStart, log: Log): number | null {
       stdio: ['ignore', output, output],
       env: guardEnvironment(),
     });
-    child.once('error', (error) => log.error('guard.not-started', { error: error.message }));
+    log.info('guard.starting', { pid: child.pid });
+    child.once('error', (error) => {
+      log.error('guard.not-started', { error: error.message });
+      onEnd();
+    });
+    child.once('exit', (code, signal) => {
+      log.warn('guard.ended', { pid: child.pid, status: code ?? signal });
+      onEnd();
+    });
     child.unref();
-    return child.pid ?? null;
   } finally {
     closeSync(output);
   }

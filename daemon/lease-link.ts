@@ -87,6 +87,8 @@ export class LeaseLink implements LeaseApi {
   #retryMs = retryMsMin;
   #spawnDueMs = Number.NEGATIVE_INFINITY;
   #spawnPauseMs = spawnPauseMsMin;
+  /** One that we started has not ended: it answers in a moment. */
+  #isSpawned = false;
   #nextId = 1;
   #reason = 'it was not asked yet';
   #isStopped = false;
@@ -199,13 +201,18 @@ export class LeaseLink implements LeaseApi {
   #spawn(): void {
     const { start, maySpawn, clock, log } = this.#options;
     const nowMs = clock.monotonicMs();
-    if (this.#isStopped || !maySpawn || nowMs < this.#spawnDueMs) return;
+    if (this.#isStopped || !maySpawn || this.#isSpawned || nowMs < this.#spawnDueMs) return;
     if (isGuardOfServiceManager(start) || !hasGuardProgram()) return;
     this.#spawnDueMs = nowMs + this.#spawnPauseMs;
     this.#spawnPauseMs = Math.min(spawnPauseMsMax, this.#spawnPauseMs * 2);
     this.#retryMs = retryMsMin;
-    const pid = startGuard(start, log);
-    log.info('guard.started', { pid });
+    this.#isSpawned = true;
+    startGuard(start, {
+      log,
+      onEnd: () => {
+        this.#isSpawned = false;
+      },
+    });
   }
 
   #lose(reason: string): void {

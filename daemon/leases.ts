@@ -7,7 +7,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { HostId } from '../crdt/ids.ts';
-import type { HostFact } from '../crdt/model.ts';
+import type { HostFact, HostView } from '../crdt/model.ts';
 import type { ReconcileOutcome } from '../plugins/api.ts';
 import type { ExclusiveControl } from '../plugins/docker/exclusive.ts';
 import { guardDesired, leaseOutlooks } from './lease-desired.ts';
@@ -15,9 +15,12 @@ import type { LeaseDesiredInput, LeaseOutlook } from './lease-desired.ts';
 import { holdersOf, isHeld, leaseFactOf, leaseTopic, readLeaseFact } from './lease-facts.ts';
 import { ensureLeaseIdentity } from './lease-identity.ts';
 import { gatherLeaseInput, leaseFactsOf } from './lease-input.ts';
+import { giveUpLeases } from './lease-leave.ts';
 import { LeaseLink } from './lease-link.ts';
 import { LeaseMoves } from './lease-moves.ts';
 import { LeaseProbes } from './lease-probes.ts';
+import { StartFailures } from './lease-start-failures.ts';
+import type { StartFailure } from './lease-start-failures.ts';
 import { votersWantedOf } from './lease-voters.ts';
 import { LeaseWorkload } from './lease-workload.ts';
 import type { StorageControl } from './lease-workload.ts';
@@ -59,19 +62,6 @@ const tickMs = 1_000;
 const firstPushMsMax = 5_000;
 /** What the guard said last is still published for so long when it is not heard: it is most likely being restarted. */
 const factGraceMs = 5_000;
-/** A service that did not come up here is tried here again after this. */
-export const startFailureMs = 15 * 60_000;
-const startFailuresMax = 4_096;
-
-interface StartFailure {
-  readonly epoch: Epoch;
-  readonly why: string;
-  /** Of the instance: another one is tried at once. */
-  readonly item: string;
-  readonly spec: string;
-  readonly untilMs: number;
-}
-
 export class Leases implements PlanningLeases {
   readonly leaseRoot: string;
   readonly link: LeaseLink;
@@ -79,7 +69,7 @@ export class Leases implements PlanningLeases {
   readonly #options: LeasesOptions;
   readonly #probes: LeaseProbes;
   readonly #moves = new LeaseMoves();
-  readonly #startFailures = new Map<LeaseName, StartFailure>();
+  readonly #startFailures = new StartFailures();
   /** Hosts of the environment that are dead, as seen from here. */
   readonly #goneSinceMs = new Map<HostId, number>();
   #requestReconcile: () => void = () => {};
@@ -216,22 +206,21 @@ export class Leases implements PlanningLeases {
    */
   async leave(signal: AbortSignal, progress: (text: string) => void): Promise<readonly string[]> {
     if (this.link.guard === null) return [];
+    const { clock, member } = this.#options;
     this.#isLeaving = true;
+    // Others choose voters without a host that says that it leaves.
+    member.publishHost({ isLeaving: true });
     this.#refresh();
-    const planner = plannerLeaseOf(this.#options.member.node.env);
-    const held = (): string[] =>
-      (this.link.status()?.leases ?? []).filter(isHeld).map(({ name }) => name);
-    const work = held().filter((name) => name !== planner);
-    if (work.length > 0) progress('stopping exclusive work and giving up its leases');
-    const failed = await Promise.all(work.map((name) => this.#release(name, signal)));
-    const left = failed.filter((why) => why !== null);
-    if (this.#isVoter() && this.#others().length > 0) {
-      progress('handing over its vote');
-      if (!(await this.#until(() => !this.#isVoter(), leaveVoteMsMax, signal)))
-        left.push('its vote could not be handed over; `trellis env show` says what is lost');
-    }
-    if (held().includes(planner)) await this.#release(planner, signal);
-    return left;
+    const { self, env } = member.node;
+    return giveUpLeases({
+      link: this.link,
+      clock,
+      self: self.host,
+      planner: plannerLeaseOf(env),
+      hasOthers: this.#others().some(({ liveness }) => liveness === 'alive'),
+      signal,
+      progress,
+    });
   }
 
   /** Ends the guard and removes its files: this host belongs to nobody any more. Never rejects. */
@@ -261,7 +250,7 @@ export class Leases implements PlanningLeases {
   #tick(): void {
     this.#tickTimer = this.#options.clock.setTimer(tickMs, () => {
       const isBusy = (this.link.status()?.leases ?? []).some(isHeld) || this.#lostAtMs !== null;
-      if (isBusy || this.#startFailures.size > 0 || !this.#hasLooked) this.refresh();
+      if (isBusy || !this.#startFailures.isEmpty || !this.#hasLooked) this.refresh();
       this.#tick();
     });
   }
@@ -312,18 +301,15 @@ export class Leases implements PlanningLeases {
   }
 
   #refresh(): void {
-    const { member, clock } = this.#options;
     if (this.#isStopped) return;
     this.#publish();
     const known = this.#input();
     const outlooks = leaseOutlooks(known);
     const input = { ...known, unready: this.#unready(outlooks) };
-    const isEarly = clock.monotonicMs() < this.#startedAtMs + firstPushMsMax;
+    const isEarly = this.#options.clock.monotonicMs() < this.#startedAtMs + firstPushMsMax;
     if (!this.#hasLooked && isEarly) return;
     this.link.push(guardDesired(input, outlooks));
     this.#move(input, outlooks);
-    if (this.#lastStatus !== null && member.node.env !== this.#lastStatus.env)
-      this.#options.log.warn('lease.other-environment', { env: this.#lastStatus.env });
   }
 
   #input(): LeaseDesiredInput {
@@ -395,16 +381,10 @@ export class Leases implements PlanningLeases {
 
   // ---- Starts that failed -----------------------------------------------------------------------------------------
 
-  #startFailed(
-    lease: LeaseName,
-    failure: { epoch: Epoch; why: string; spec: string; item: string },
-  ): void {
+  #startFailed(lease: LeaseName, failure: StartFailure): void {
     const { clock, log, member } = this.#options;
-    if (this.#startFailures.get(lease)?.epoch === failure.epoch) return;
-    const untilMs = clock.monotonicMs() + startFailureMs;
-    if (this.#startFailures.size >= startFailuresMax) this.#startFailures.clear();
-    this.#startFailures.set(lease, { ...failure, untilMs });
     const { epoch, why, item } = failure;
+    if (!this.#startFailures.add(lease, failure, clock.monotonicMs())) return;
     log.warn('lease.start-failed', { lease, epoch, why });
     member.node.emit({
       kind: 'lease.start-failed',
@@ -417,17 +397,12 @@ export class Leases implements PlanningLeases {
     this.#tell({ kind: 'start-failed', name: lease, epoch, why });
   }
 
-  /** Without those whose time is over or whose service was changed since. */
   #currentStartFailures(): ReadonlyMap<LeaseName, string> {
-    if (this.#startFailures.size === 0) return new Map();
+    if (this.#startFailures.isEmpty) return new Map();
     const { member, clock } = this.#options;
     const instances = member.node.desiredView(member.advertise())?.instances ?? [];
     const specs = new Map(instances.map(({ instance, spec }) => [instance, spec]));
-    for (const [lease, { item, spec, untilMs }] of this.#startFailures) {
-      const isChanged = specs.has(item) && specs.get(item) !== spec;
-      if (clock.monotonicMs() >= untilMs || isChanged) this.#startFailures.delete(lease);
-    }
-    return new Map([...this.#startFailures].map(([lease, { why }]) => [lease, why]));
+    return this.#startFailures.current(specs, clock.monotonicMs());
   }
 
   // ---- Moves ------------------------------------------------------------------------------------------------------
@@ -495,60 +470,24 @@ export class Leases implements PlanningLeases {
     );
   }
 
-  // ---- Leaving ----------------------------------------------------------------------------------------------------
+  // ---- The end ----------------------------------------------------------------------------------------------------
 
-  /** Null: done. Else why not, for people. */
-  async #release(name: LeaseName, signal: AbortSignal): Promise<string | null> {
-    try {
-      const reply = await this.link.command(
-        { kind: 'release', name, reason: 'this host leaves the cluster' },
-        signal,
-      );
-      return reply.isOk ? null : `lease ${name}: ${reply.code}`;
-    } catch (error) {
-      return `lease ${name}: ${error instanceof Error ? error.message : String(error)}`;
-    }
-  }
-
-  #isVoter(): boolean {
-    const voters = this.link.status()?.chosen?.config.voters ?? [];
-    return voters.includes(this.#options.member.node.self.host);
-  }
-
-  #others(): readonly HostId[] {
+  #others(): readonly HostView[] {
     const { node } = this.#options.member;
     return node
       .hosts()
       .filter(
-        ({ id, env, liveness }) =>
-          id !== node.self.host && env === node.env && liveness === 'alive',
-      )
-      .map(({ id }) => id);
-  }
-
-  async #until(holds: () => boolean, limitMs: number, signal: AbortSignal): Promise<boolean> {
-    const { clock } = this.#options;
-    const dueMs = clock.monotonicMs() + limitMs;
-    while (!holds()) {
-      if (signal.aborted || clock.monotonicMs() >= dueMs) return false;
-      await new Promise<void>((resolve) => clock.setTimer(100, resolve));
-    }
-    return true;
+        ({ id, env, liveness }) => id !== node.self.host && env === node.env && liveness !== 'left',
+      );
   }
 
   /** Nobody would miss the guard: nothing has a gate, and there is no other member whose voter it could be. */
   #isNeedless(): boolean {
-    const { node } = this.#options.member;
-    const others = node
-      .hosts()
-      .filter(
-        ({ id, env, liveness }) => id !== node.self.host && env === node.env && liveness !== 'left',
-      );
     const leases = this.link.status()?.leases ?? [];
     return (
       this.#options.guard.maySpawn &&
       this.link.guard !== null &&
-      others.length === 0 &&
+      this.#others().length === 0 &&
       leases.every(({ gate }) => gate === 'none')
     );
   }
@@ -583,5 +522,4 @@ export function leaseRootOf(runDir: string): string {
 
 /** Kept outside the guard's directory: should that be lost, this host must not found the chain of voters again. */
 const foundedFile = 'lease-founded';
-const leaveVoteMsMax = 60_000;
 const exitLimitMs = 3_000;

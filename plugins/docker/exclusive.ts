@@ -6,16 +6,19 @@
  * never run or has ended; each with a time limit; one at a time per container. A gate may close during a call all the
  * same. The call then hangs in the engine, holds up nothing but this container, and says nothing about the engine.
  */
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import type { ContainerCreateOptions } from 'dockerode';
 import { PluginError } from '../api.ts';
 import type { DesiredInstance, DesiredView, ItemFailure, PluginContext } from '../api.ts';
 import { type GateState, type Observed, isActive } from './diff.ts';
+import type { Engine } from './engine.ts';
 import { reasonOf } from './errors.ts';
 import type { Gates, OpenGate } from './gates.ts';
 import { isOurs, label } from './labels.ts';
 import type { Lifecycle } from './lifecycle.ts';
 import { type Attempt, Restarts } from './restarts.ts';
+import { cgroupParentOf } from './spec.ts';
 import { type Tasks, newBatch } from './tasks.ts';
 
 /** A service without a start period of its own is given this long to come up. */
@@ -42,6 +45,7 @@ export interface SeenContainer {
 }
 
 interface Options {
+  readonly engine: Engine;
   readonly context: PluginContext;
   readonly gates: Gates;
   readonly lifecycle: Lifecycle;
@@ -113,6 +117,7 @@ export class Exclusive {
     this.#ensureLeaseDir(instance);
     this.#restarts.started(instance.instance, attempt, this.#nowMs());
     try {
+      await this.#assertGate(instance);
       await this.#options.lifecycle.start(instance, id);
     } catch (error) {
       // Killed or frozen in the middle of its start, by a gate that closed: not its fault.
@@ -233,6 +238,18 @@ export class Exclusive {
     return { epoch, spec: instance.spec, startPeriodMs };
   }
 
+  /**
+   * The gate must be where the engine puts the container: a guard that took the engine for one with another cgroup driver
+   * would watch an empty gate. Rejects GATE_FAULT.
+   */
+  async #assertGate({ exclusive }: DesiredInstance): Promise<void> {
+    if (exclusive === undefined) return;
+    const parent = cgroupParentOf(exclusive.gate, await this.#options.engine.cgroupDriver());
+    if (freezerRoots.some((root) => existsSync(join(root, parent)))) return;
+    const reason = `the engine puts containers into ${parent}, and there is no such gate`;
+    throw new PluginError('GATE_FAULT', { host: 'this host', reason }, reason);
+  }
+
   /** On a volatile disk: gone after a boot, and the engine refuses to mount what is not there. */
   #ensureLeaseDir({ exclusive }: DesiredInstance): void {
     if (exclusive !== undefined) mkdirSync(exclusive.leaseDir, { recursive: true, mode: 0o755 });
@@ -253,6 +270,9 @@ export class Exclusive {
     return this.#options.context.clock.monotonicMs();
   }
 }
+
+/** v1, v2. */
+const freezerRoots = ['/sys/fs/cgroup/freezer', '/sys/fs/cgroup'];
 
 function instancesOf(lease: string, view: DesiredView): DesiredInstance[] {
   return view.instances.filter(({ exclusive }) => exclusive?.lease === lease);

@@ -213,6 +213,17 @@ describe('exclusive containers', () => {
     expect((await reconcile(broken)).failures).toEqual([]);
   });
 
+  test('nothing is started outside a gate, should guard and engine not mean the same one', async () => {
+    const lost = db({
+      exclusive: { lease, gate: 'trellis-x-00000000-nowhere', leaseDir, epoch: null },
+    });
+    await tell(4);
+    const { failures } = await reconcile(lost);
+    expect(failures).toMatchObject([{ item: 'db-0', code: 'GATE_FAULT' }]);
+    expect((await reconcile(lost)).failures).toMatchObject([{ code: 'START_FAILED' }]);
+    expect(await stateOf()).toBe('created');
+  });
+
   test('a planned stop takes the time it was promised, and nothing is started meanwhile', async () => {
     const slow = db({
       command: [
