@@ -57,15 +57,9 @@ export function integer(value: unknown, min: number, max: number): number {
   return value;
 }
 
-export function boolean(value: unknown): boolean {
+export function readBoolean(value: unknown): boolean {
   if (typeof value !== 'boolean') throw new Malformed('not a boolean');
   return value;
-}
-
-export function oneOf<T extends string>(value: unknown, choices: readonly T[]): T {
-  const found = choices.find((choice) => choice === value);
-  if (found === undefined) throw new Malformed('not a known word');
-  return found;
 }
 
 /** At most `max` characters of any kind. */

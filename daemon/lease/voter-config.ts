@@ -196,11 +196,6 @@ export function raiseAll(floors: Floors, by: number): Floors {
   };
 }
 
-export function floorOf(config: VoterConfig, name: string): Epoch {
-  const named = config.floors.find((floor) => floor.name === name)?.epoch ?? 0;
-  return Math.max(named, config.floorRest);
-}
-
 function coversFloors(next: VoterConfig, current: VoterConfig): boolean {
   if (next.floorRest < current.floorRest) return false;
   const named = new Map(next.floors.map((floor) => [floor.name, floor.epoch]));

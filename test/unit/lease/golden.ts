@@ -2,8 +2,10 @@
  * What this version writes: frames of one message each (their version, then the JSON), and durable records. Run this file
  * to print it; a new version's fixture is kept beside the old ones in `test/fixtures/golden/`.
  */
+import { hex } from '../../../crdt/ids.ts';
 import { encodeFrame } from '../../../daemon/lease/codec.ts';
-import { sampleMessages } from './messages.ts';
+import { encodeBatch, encodeSlot } from '../../../daemon/lease/durable.ts';
+import { sampleMessages, sampleRecords } from './messages.ts';
 
 export function goldenFrames(): Record<string, string> {
   return Object.fromEntries(
@@ -14,4 +16,13 @@ export function goldenFrames(): Record<string, string> {
   );
 }
 
-if (import.meta.main) console.log(JSON.stringify({ frames: goldenFrames() }, null, 1));
+export function goldenFiles(): Record<string, string> {
+  return {
+    log: sampleRecords.map((record) => hex(encodeBatch([record]))).join(''),
+    slot: hex(encodeSlot(5, 'boot', { a: [1, 'b'] })),
+  };
+}
+
+if (import.meta.main) {
+  console.log(JSON.stringify({ frames: goldenFrames(), files: goldenFiles() }, null, 2));
+}

@@ -1,5 +1,6 @@
 /** One message of every kind, with every field set to something that can be told from its neighbours. */
 import type { HostId } from '../../../crdt/ids.ts';
+import type { DurableRecord } from '../../../daemon/lease/core-api.ts';
 import type { Message } from '../../../daemon/lease/messages.ts';
 import type { ChosenConfig, Owner } from '../../../daemon/lease/model.ts';
 
@@ -103,3 +104,20 @@ export const sampleMessages: { readonly [K in Message['kind']]: Extract<Message,
     promised: null,
   },
 };
+
+export const sampleRecords: readonly DurableRecord[] = [
+  { kind: 'epoch', name: 'lock/backup', epoch: 3, owner: owner('b', '2') },
+  { kind: 'parked', name: 'lock/backup', owner: owner('b', '2'), epoch: 3 },
+  { kind: 'chosen', chosen: sampleChosen },
+  {
+    kind: 'chain',
+    state: {
+      v: 1,
+      slot: { generation: 2, n: 8, promised: ballot, accepted: null },
+      force: { generation: 3, n: -1, promised: ballot, accepted: null },
+      before: { generation: 2, n: 7, ttlMsMax: 5_000 },
+    },
+  },
+  { kind: 'intent', n: 8, isOn: true },
+  { kind: 'floor-rest', epoch: 4 },
+];
