@@ -507,8 +507,12 @@ export class Checks {
       before.boot === machine.boot;
     if (isContinued && before.untilMs <= now.authorityMs && untilMs > before.untilMs)
       throw new Breach('I17', `h${index} renews ${name} after its authority has ended`);
-    const link = machine.durable.get('chosen');
-    if (link?.kind === 'chosen') this.#observe(machine, name, now, link.chosen.config);
+    if (isContinued && untilMs <= before.untilMs) {
+      book.arms[index] = { ...before, untilMs };
+      return;
+    }
+    const config = this.#world.guards[index]?.core?.status(now).chosen?.config;
+    if (config !== undefined) this.#observe(machine, name, now, config);
     for (const [at, { record }] of book.acceptors.entries()) {
       const voter = this.#world.machines[at];
       if (record?.isDoubtful === true && voter !== undefined)
@@ -549,11 +553,10 @@ export class Checks {
     const { name, session, untilMs, isContinued } = tenure;
     const endMs = machine.realOfAuthority(untilMs, this.#world.nowMs);
     let seen = '';
-    for (const { record } of book.acceptors) {
-      if (record === null || record.session !== session) continue;
-      const key = `${record.generation}/${record.n}`;
-      const config = this.#configs.get(key)?.config;
-      if (config === undefined) continue;
+    const core = this.#world.guards[machine.index]?.core;
+    const config = core?.status(this.#now(machine)).chosen?.config;
+    if (config !== undefined) {
+      const key = `${config.generation}/${config.n}`;
       let count = 0;
       let isFull = false;
       for (const voter of config.voters) {
@@ -564,8 +567,8 @@ export class Checks {
       }
       const isPair = config.voters.length === 2 && isContinued && !isFull;
       const need = isPair ? 1 : majorityOf(config.voters.length);
-      if (count >= need) return { generation: record.generation, n: record.n };
-      seen += ` (${key}: ${count} of ${need})`;
+      if (count >= need) return { generation: config.generation, n: config.n };
+      seen = ` (${key}: ${count} of ${need})`;
     }
     throw new Breach('I5', `h${machine.index} holds ${name} without a quorum that lasts${seen}`);
   }
