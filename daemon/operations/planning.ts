@@ -37,10 +37,14 @@ export function propose(node: NodeApi, inputs: PlanInputs = node.planInputs()): 
     answer: { id, inputHash, steps, warnings, unplaceable, recommendations: [] },
     isNews:
       committed === null
-        ? inputs.services.length > 0
+        ? isWorthPlanning(inputs)
         : keyOf(committed.inputs) !== keyOf(inputs) ||
           placementKey(committed.plan.placements) !== placementKey(plan.placements),
   };
+}
+
+function isWorthPlanning({ services, storage = [] }: PlanInputs): boolean {
+  return services.length > 0 || storage.length > 0;
 }
 
 /** Liveness is left out, as failover follows it without a plan; so is what the last plan itself contributed. */
@@ -77,7 +81,7 @@ const staleness = new WeakMap<NodeApi, { key: string; isStale: boolean }>();
 export function isPlanStale(node: NodeApi): boolean {
   const inputs = node.planInputs();
   const committed = node.committedPlan();
-  if (committed === null) return inputs.services.length > 0;
+  if (committed === null) return isWorthPlanning(inputs);
   const key = `${committed.pointerHash} ${keyOf(inputs)}`;
   if (key === `${committed.pointerHash} ${keyOf(committed.inputs)}`) return false;
   const known = staleness.get(node);

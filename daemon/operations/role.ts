@@ -101,6 +101,7 @@ export function roleRows(node: NodeApi): RoleRow[] {
   const names = new Set(view.roles.keys());
   for (const host of hosts) host.roles.forEach((role) => names.add(role));
   for (const service of view.services.values()) names.add(service.role);
+  for (const storage of view.storage.values()) names.add(storage.role);
   return [...names].toSorted(compareText).map((name) => {
     const role = view.roles.get(name);
     const carriers = hosts.filter((host) => host.roles.includes(name));
@@ -237,9 +238,11 @@ async function remove(
 ): Promise<EditAnswer> {
   const node = nodeOf(context, given);
   const row = findRole(node, given.role);
-  if (row.services.length > 0) {
+  const storage = [...node.envView().storage.values()].filter(({ role }) => role === row.name);
+  const users = [...row.services, ...storage.map(({ name }) => `storage ${name}`)];
+  if (users.length > 0) {
     throw new ClusterError('CONFLICT', {
-      reason: `role ${row.name} is used by ${row.services.join(', ')}`,
+      reason: `role ${row.name} is used by ${users.join(', ')}`,
       todo: 'remove or change them first',
     });
   }

@@ -320,6 +320,7 @@ describe('status and ps', () => {
     const id = node.envView().storage.get('data')?.id ?? '';
     node.holders.set(`storage/prod/${id}`, { host: node.host('h1').id, epoch: 1 });
     expect(status().differences).not.toContain(unheld);
+    await expect(run('role/delete', { role: 'db' })).rejects.toThrow('is used by storage data');
     const gone = await run<ApplyAnswer>('desired/apply', { text: text('', ''), prune: true });
     expect(gone.pruned).toEqual(['storage data']);
     expect(node.committed?.inputs).not.toHaveProperty('storage');
