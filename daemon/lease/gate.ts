@@ -66,6 +66,8 @@ export class Gate {
   #isAsked = false;
   #isFenced = false;
   #isAlarmed = false;
+  /** The file and the traffic gate may not say what we remember: killed between remembering and acting. */
+  #isFileStale = false;
   #isResuming = false;
   #retryMs = 0;
   /** The tenure for which it is being, or was, emptied since that began; 0: none. */
@@ -85,6 +87,7 @@ export class Gate {
     this.isEmpty = memory.isEmpty;
     this.epoch = memory.epoch;
     this.untilMs = memory.untilMs;
+    this.#isFileStale = true;
   }
 
   volatile(): GateMemory {
@@ -175,6 +178,9 @@ export class Gate {
     else if (this.state === 'unknown' && this.hasTraffic)
       turn.push({ kind: 'traffic', name: this.name, untilMs: null });
     this.#why = why;
+    // Killing takes time; closing does not.
+    const isShut = this.state === 'closed' || this.state === 'freezing';
+    if (this.hasGate && !isShut) this.#act(turn, 'freeze');
     if (this.state !== 'clearing') this.#killMs = turn.authorityMs;
     this.state = 'clearing';
     this.#act(turn, 'clear');
@@ -185,7 +191,7 @@ export class Gate {
       case 'open':
       case 'opening':
         if (epoch === this.epoch) {
-          if (untilMs !== this.untilMs) this.#extend(turn, untilMs);
+          if (untilMs !== this.untilMs || this.#isFileStale) this.#extend(turn, untilMs);
         } else if (isResumable) {
           this.epoch = epoch;
           this.#isResuming = true;
@@ -303,6 +309,7 @@ export class Gate {
   }
 
   #writeFile(turn: Turn, authorityUntilMs: number | null): void {
+    this.#isFileStale = false;
     if (!this.hasGate) return;
     turn.push({ kind: 'lease-file', name: this.name, epoch: this.epoch, authorityUntilMs });
   }
@@ -331,7 +338,10 @@ export class Gate {
   #askAgain(turn: Turn): void {
     if (this.state === 'opening') this.#act(turn, 'thaw');
     else if (this.state === 'freezing') this.#act(turn, 'freeze');
-    else if (this.state === 'clearing') this.#act(turn, 'clear');
+    else if (this.state === 'clearing') {
+      this.#act(turn, 'freeze');
+      this.#act(turn, 'clear');
+    }
   }
 
   #act(turn: Turn, act: Act): void {
