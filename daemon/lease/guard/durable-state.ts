@@ -5,13 +5,32 @@
  * the last of each kind and key when it has grown. A failed write holds everything behind it back and is tried again:
  * records must not overtake each other, since the last one wins.
  */
-import { mkdirSync, readFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+} from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { DurableRecord } from '../core-api.ts';
+import { compactRecords, decodeLog, encodeBatch } from '../durable.ts';
 import type { GuardDesired } from '../guard-api.ts';
+import { ClusterError, reasonOf } from '../../errors.ts';
 import type { Log } from '../../ports.ts';
-import { isAbsent, privateDirMode, setAside, writeFileDurablySync } from '../../store/durable.ts';
-import { LogFile } from '../../store/log-file.ts';
+import {
+  isAbsent,
+  privateDirMode,
+  privateFileMode,
+  setAside,
+  syncDirectory,
+  writeFileDurably,
+  writeFileDurablySync,
+} from '../../store/durable.ts';
 
 /** Records appended since the last rewrite, besides one for each key. */
 const compactAfterRecords = 4_096;
@@ -23,87 +42,123 @@ interface Batch {
 }
 
 export class DurableLog {
-  readonly #file: LogFile;
+  readonly #path: string;
   readonly #log: Log;
   /** The last of each key, which is all that a start needs. */
-  readonly #newest = new Map<string, DurableRecord>();
+  #newest: DurableRecord[];
   readonly #waiting: Batch[] = [];
-  #isWriting = false;
-  #appended = 0;
+  #writing: Promise<void> | null = null;
+  #file: FileHandle | null = null;
+  /** What stands behind it is no part of the log. */
+  #goodBytes: number;
+  #appended: number;
   /** fdatasyncs so far. */
   syncs = 0;
 
+  /** Throws STATE_NEWER. A damaged log is set aside, and what stands before the damage is kept. */
   constructor(dir: string, log: Log) {
     mkdirSync(dir, { recursive: true, mode: privateDirMode });
-    this.#file = new LogFile(join(dir, 'log'), 'lease/log');
+    this.#path = join(dir, 'log');
     this.#log = log;
-    const { records, damage } = this.#file.read();
-    if (damage !== null) log.warn('guard.log-damaged', { ...damage });
-    for (const record of records.flatMap(decode)) {
-      this.#keep(record);
-      this.#appended += 1;
+    const bytes = existsSync(this.#path) ? readFileSync(this.#path) : new Uint8Array(0);
+    const { records, damage, goodBytes } = decodeLog(bytes);
+    if (damage === 'newer') {
+      throw new ClusterError('STATE_NEWER', { dir, found: 'a later one', known: 1 });
     }
+    this.#newest = compactRecords(records);
+    this.#appended = records.length;
+    this.#goodBytes = goodBytes;
+    if (damage === 'corrupt') {
+      const aside = setAside(this.#path);
+      log.error('guard.log-damaged', { setAside: aside, kept: records.length });
+      writeFileDurablySync(this.#path, bytes.subarray(0, goodBytes));
+    } else if (damage === 'torn-tail') cutTail(this.#path, goodBytes);
   }
 
   /** In an order that may be applied from the first to the last. */
-  records(): DurableRecord[] {
-    return [...this.#newest.values()];
+  records(): readonly DurableRecord[] {
+    return this.#newest;
   }
 
+  /** `synced` is called once all of them are on stable storage, never inside this call. */
   append(records: readonly DurableRecord[], synced: () => void): void {
     this.#waiting.push({ records, synced });
-    this.#pump();
+    this.#writing ??= this.#drain();
   }
 
   /** Waits for what was appended. */
-  close(): Promise<void> {
-    return this.#file.close();
+  async close(): Promise<void> {
+    while (this.#writing !== null) await this.#writing;
+    await this.#file?.close();
+    this.#file = null;
   }
 
-  #pump(): void {
-    if (this.#isWriting || this.#waiting.length === 0) return;
-    const batches = this.#waiting.splice(0);
-    const records = batches.flatMap((batch) => batch.records);
-    this.#isWriting = true;
-    this.syncs += 1;
-    const done = (error?: Error): void => {
-      if (error === undefined) {
-        this.#isWriting = false;
-        for (const batch of batches) batch.synced();
-        this.#pump();
-        return;
-      }
-      this.#log.error('guard.log-write-failed', { error: error.message });
-      setTimeout(() => {
-        this.#isWriting = false;
-        this.#waiting.unshift(...batches);
-        this.#pump();
-      }, retryMs);
-    };
-    for (const record of records) this.#keep(record);
-    this.#appended += records.length;
-    if (this.#appended > compactAfterRecords + this.#newest.size) {
-      this.#appended = this.#newest.size;
-      this.#file.rewrite([encode(this.records())], done);
-      return;
+  async #drain(): Promise<void> {
+    // In a turn of its own: callers may go on adding to the same write.
+    await Promise.resolve();
+    while (this.#waiting.length > 0) {
+      const batches = this.#waiting.splice(0);
+      await this.#persist(batches.flatMap((batch) => batch.records));
+      for (const batch of batches) batch.synced();
     }
-    // One record for all of them: they are kept or lost together.
-    this.#file.append(encode(records), done);
+    // In the same turn as the last look: whoever appends after it starts anew.
+    this.#writing = null;
   }
 
-  #keep(record: DurableRecord): void {
-    const key = 'name' in record ? `${record.kind} ${record.name}` : record.kind;
-    this.#newest.delete(key);
-    this.#newest.set(key, record);
+  async #persist(records: readonly DurableRecord[]): Promise<void> {
+    if (records.length === 0) return;
+    this.#newest = compactRecords([...this.#newest, ...records]);
+    this.#appended += records.length;
+    for (;;) {
+      try {
+        if (this.#appended > compactAfterRecords + this.#newest.length) await this.#rewrite();
+        else await this.#write(encodeBatch(records));
+        this.syncs += 1;
+        return;
+      } catch (error) {
+        this.#log.error('guard.log-write-failed', { error: reasonOf(error) });
+        await pause(retryMs);
+      }
+    }
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    this.#file ??= await openLog(this.#path);
+    let done = 0;
+    while (done < bytes.length) {
+      const at = this.#goodBytes + done;
+      const { bytesWritten } = await this.#file.write(bytes, done, bytes.length - done, at);
+      done += bytesWritten;
+    }
+    await this.#file.datasync();
+    this.#goodBytes += bytes.length;
+  }
+
+  async #rewrite(): Promise<void> {
+    const bytes = encodeBatch(this.#newest);
+    await this.#file?.close();
+    this.#file = null;
+    await writeFileDurably(this.#path, [bytes]);
+    this.#goodBytes = bytes.length;
+    this.#appended = this.#newest.length;
   }
 }
 
-function encode(records: readonly DurableRecord[]): Uint8Array {
-  return Buffer.from(JSON.stringify(records));
+async function openLog(path: string): Promise<FileHandle> {
+  if (existsSync(path)) return open(path, 'r+');
+  const file = await open(path, 'wx+', privateFileMode);
+  await syncDirectory(join(path, '..'));
+  return file;
 }
 
-function decode(bytes: Uint8Array): readonly DurableRecord[] {
-  return JSON.parse(Buffer.from(bytes).toString('utf8')) as readonly DurableRecord[];
+function cutTail(path: string, goodBytes: number): void {
+  const fd = openSync(path, 'r+');
+  try {
+    ftruncateSync(fd, goodBytes);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** The daemon's last wish: a guard boots into it with no daemon. */

@@ -84,6 +84,7 @@ export class Guard {
   readonly #proof: GateProof;
   readonly #isFreshBoot: boolean;
   #traffic: TrafficGate | null = null;
+  #trafficFault: string | null = null;
   #desired: GuardDesired | null = null;
   #core: Core | null = null;
   #loop: TurnLoop | null = null;
@@ -548,8 +549,19 @@ export class Guard {
     this.#watchdog?.pet(this.#parts.clocks.now().authorityMs);
     if (this.#core === null) return;
     if (this.#table.all().length > 0) this.#clients.pushStatus();
+    this.#sayTrafficFault();
     this.#removeFormerGates();
     void this.#effects.repair(this.#parts.clocks.now().authorityMs);
+  }
+
+  /** A warning only: the cgroup gate is what fencing rests on. */
+  #sayTrafficFault(): void {
+    const fault = this.#traffic?.fault ?? null;
+    if (fault === this.#trafficFault) return;
+    this.#trafficFault = fault;
+    const text = fault === null ? 'the packet filter holds it again' : `no second line: ${fault}`;
+    const severity = fault === null ? 'info' : 'warn';
+    this.#notice({ kind: 'event', event: 'lease.traffic-gate', severity, name: null, text });
   }
 
   /** Gates of leases that this host has no part in any more, once they are empty. */

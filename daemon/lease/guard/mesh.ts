@@ -10,12 +10,12 @@ import { reasonOf } from '../../errors.ts';
 import type { Log, Random } from '../../ports.ts';
 import { isAbsent } from '../../store/durable.ts';
 import { readLeaseCertificate, type LeaseCertificate } from '../certificate.ts';
+import { decodeFrame, encodeFrames } from '../codec.ts';
 import type { GuardDesired } from '../guard-api.ts';
 import { guardStateFiles } from '../guard-start.ts';
 import type { Message } from '../messages.ts';
 import { channelOpener } from './secure-channel.ts';
 import { Transport } from './transport.ts';
-import { decodeMessages, encodeMessages } from './wire.ts';
 
 const identityRetryMs = 1_000;
 
@@ -82,7 +82,7 @@ export class Mesh {
 
   send(to: HostId, messages: readonly Message[]): void {
     this.#messagesOut += messages.length;
-    for (const body of encodeMessages(messages)) this.#transport?.send(to, body);
+    for (const body of encodeFrames(messages)) this.#transport?.send(to, body);
   }
 
   counters(): Record<string, number> {
@@ -100,7 +100,7 @@ export class Mesh {
   }
 
   #onMessages(from: HostId, body: Uint8Array): void {
-    const messages = decodeMessages(body);
+    const messages = decodeFrame(body);
     if ('rejected' in messages) {
       this.#rejected += 1;
       this.#options.log.warn('guard.frame-rejected', { from, why: messages.rejected });

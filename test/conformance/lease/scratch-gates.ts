@@ -31,9 +31,9 @@ export interface Scratch {
   readonly gates: Gates;
   readonly dir: string;
   /** A shell inside the gate, or in a cgroup below it. Resolves when it is in. */
-  run(gate: string, script: string, below?: string): Promise<ChildProcess>;
-  pids(gate: string): number[];
-  remove(): void;
+  readonly run: (gate: string, script: string, below?: string) => Promise<ChildProcess>;
+  readonly pids: (gate: string) => number[];
+  readonly remove: () => void;
 }
 
 /** Ends every process that it started. */
