@@ -15,8 +15,8 @@ export interface SimProcess {
   readonly startedMs: number;
   /** Epoch of the lease file when it began. */
   readonly epoch: Epoch;
-  /** Owner session of the activation under which it began. */
-  readonly session: string;
+  /** False while it has only ever been frozen: not one instruction of it was carried out. */
+  hasRun: boolean;
 }
 
 /** One lease on one host, as its kernel and engine know it. Survives the guard and the daemon, not the power. */
@@ -73,8 +73,10 @@ export class Machine {
   durable = new Map<string, DurableRecord>();
   /** The last wish that the guard kept. */
   desiredFile: GuardDesired | null = null;
-  /** tmpfs: of this boot. Undefined: absent. */
+  /** tmpfs: of this boot; null: absent. */
   volatile: unknown = null;
+  /** How long the host had slept when it was written. */
+  #volatileSleptMs = 0;
 
   constructor(index: number, id: HostId, rate: number, rawMs: number) {
     this.index = index;
@@ -133,6 +135,17 @@ export class Machine {
     this.isAsleep = false;
   }
 
+  keep(state: unknown): void {
+    this.volatile = state;
+    this.#volatileSleptMs = this.#sleptMs;
+  }
+
+  /** As the guard reads it: what is from before a sleep is no memory. */
+  readVolatile(): unknown {
+    if (this.#sleptMs - this.#volatileSleptMs > 500) this.volatile = null;
+    return this.volatile;
+  }
+
   /** Everything that is not on a disk is gone. */
   cutPower(): void {
     this.isUp = false;
@@ -166,7 +179,7 @@ export class Machine {
       self: this.id,
       env,
       durable: [...this.durable.values()],
-      volatile: this.volatile,
+      volatile: this.readVolatile(),
       bootMonoMs: 0,
       isFreshBoot,
     };

@@ -197,7 +197,11 @@ export class SimDaemon {
     if (gate.startGeneration !== generation) return;
     gate.startPending = false;
     if (gate.process !== null) return;
-    gate.process = { startedMs: this.#world.nowMs, epoch: gate.fileEpoch, session: '' };
+    gate.process = {
+      startedMs: this.#world.nowMs,
+      epoch: gate.fileEpoch,
+      hasRun: !gate.isFrozen,
+    };
     this.#world.checks.onStarted(this.#machine, gate);
   }
 

@@ -94,7 +94,7 @@ export class SimGuard {
     if (this.core === null) return;
     if (!options.isVolatileKept) this.machine.volatile = null;
     else if (!this.#world.options.exactVolatile)
-      this.machine.volatile = structuredClone(this.core.volatileState());
+      this.machine.keep(structuredClone(this.core.volatileState()));
     this.core = null;
     this.#cancelWake();
     this.#inbox = [];
@@ -206,7 +206,7 @@ export class SimGuard {
       if (isKeptBefore(effect) && !isStored) {
         isStored = true;
         if (this.#world.options.exactVolatile && core !== null)
-          this.machine.volatile = structuredClone(core.volatileState());
+          this.machine.keep(structuredClone(core.volatileState()));
       }
       this.#carryOutOne(effect);
     }

@@ -303,6 +303,7 @@ export class LeaseWorld {
         if (this.#gateFails()) return 'failed';
         gate.isFrozen = false;
         this.checks.onThaw(machine, gate);
+        if (gate.process !== null) gate.process.hasRun = true;
         return 'open';
       case 'clear':
         this.shutGate(machine, gate);

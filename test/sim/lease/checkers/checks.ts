@@ -33,6 +33,7 @@ import type {
   Prepare,
   PromiseReply,
   Accepted,
+  Reject,
   Release,
 } from '../../../../daemon/lease/messages.ts';
 import { majorityOf, type ChosenConfig, type Instant } from '../../../../daemon/lease/model.ts';
@@ -282,6 +283,9 @@ export class Checks {
       case 'promise':
         this.#onPromise(machine, message, now);
         return;
+      case 'reject':
+        this.#onReject(machine, message, now);
+        return;
       case 'prepare':
         this.#mayAsk(machine, message);
         return;
@@ -374,6 +378,21 @@ export class Checks {
     );
   }
 
+  /** L3: who only waits never makes a renewal of the holder fail. */
+  #onReject(machine: Machine, message: Reject, now: Instant): void {
+    if (message.why !== 'ballot') return;
+    const record = this.#book(message.name).acceptors[machine.index]?.record ?? null;
+    const { ballot } = message;
+    if (record === null || record.session !== ballot.session) return;
+    if (ballot.counter <= record.counter || !this.#isLive(machine, record, now.monoMs)) return;
+    const acceptor = this.#book(message.name).acceptors[machine.index] as ShadowAcceptor;
+    if (ballot.counter < acceptor.promised) return;
+    throw new Breach(
+      'L3',
+      `h${machine.index} refuses the holder of ${message.name} for a rival's ballot`,
+    );
+  }
+
   #onPromise(machine: Machine, message: PromiseReply, now: Instant): void {
     const { index } = machine;
     if (this.#isSilent(machine, now))
@@ -416,7 +435,7 @@ export class Checks {
         return;
       case 'release': {
         const gate = machine.gates.get(message.name);
-        if (gate !== undefined && (gate.process !== null || !gate.isFrozen))
+        if (gate !== undefined && (gate.process?.hasRun === true || !gate.isFrozen))
           throw new Breach('I11', `h${machine.index} releases ${message.name} before it is empty`);
         return;
       }

@@ -88,7 +88,10 @@ function quarantine(): void {
     world.startGuard(2);
     world.run({ forMs: 1_200 });
     insist(world.machines[1]?.gates.get(name)?.isFrozen !== false, 'I1', 'h1 too early');
-    untilRunsOn(world, 1, 6_000);
+    world.runUntil(() => (world.runningOn(name) ?? 0) > 0, {
+      withinMs: 8_000,
+      what: 'a successor',
+    });
   }
 }
 
