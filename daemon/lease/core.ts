@@ -409,6 +409,8 @@ export class GuardCore {
     const silentMs = silenceMs(this.#chain.exclusionMsMax());
     this.#acceptor.silence(turn.monoMs + silentMs);
     this.#runChain(this.#chain.start(now));
+    // Nothing to write, but what is kept for a restart must not be from before.
+    turn.persist([]);
     turn.event('lease.clock-jump', 'alarm', null, 'this host slept: every lease was dropped');
   }
 

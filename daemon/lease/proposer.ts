@@ -9,7 +9,8 @@
  * - A renewal is one round, an `accept` with a higher ballot: exclusion rests on grants alone. It counts only when a majority
  *   granted it AND the authority that it extends has not ended meanwhile. Without the second clause pair mode breaks at once.
  * - In a configuration of two, one grant renews (the other side needs both, and ours refuses while our grant is live), unless
- *   a voter says that it is about to leave that configuration.
+ *   a voter says that it is about to leave that configuration; and only once both have granted this tenure under it. Without
+ *   that, the only voter of the link before, which had not heard of this one, gave the lease to a second holder (simulator).
  * - An epoch goes with every grant. A rival's half-done attempt may have left a higher one at some voter: then renewals go on
  *   under a higher number, while the workload keeps the one under which it was started.
  */
@@ -103,6 +104,8 @@ export interface ProposerState {
   readonly serveEpoch: Epoch;
   readonly untilMs: number;
   readonly exclusionMs: number;
+  /** Generation and number of the link. */
+  readonly full: readonly [number, number];
   readonly ballot: Ballot | null;
 }
 
@@ -119,6 +122,9 @@ export class Proposer {
   #serveEpoch: Epoch = 0;
   #ballot: Ballot | null = null;
   #exclusionMs = 0;
+  /** Under which link a full majority has granted this tenure last. */
+  #fullGeneration = 0;
+  #fullN = -1;
   readonly #ballots: Ballots;
   #attempt: Attempt | null = null;
   #raises = 0;
@@ -138,6 +144,8 @@ export class Proposer {
     this.#serveEpoch = state.serveEpoch;
     this.untilMs = state.untilMs;
     this.#exclusionMs = state.exclusionMs;
+    this.#fullGeneration = state.full[0];
+    this.#fullN = state.full[1];
     this.#ballot = state.ballot;
   }
 
@@ -147,6 +155,7 @@ export class Proposer {
       serveEpoch: this.#serveEpoch,
       untilMs: this.untilMs,
       exclusionMs: this.#exclusionMs,
+      full: [this.#fullGeneration, this.#fullN],
       ballot: this.#ballot,
     };
   }
@@ -221,6 +230,7 @@ export class Proposer {
     this.#attempt = null;
     this.untilMs = 0;
     this.#ballot = null;
+    this.#fullN = -1;
     if (ballot) this.#sendRelease(ballot, electorate, successor, turn);
   }
 
@@ -235,6 +245,7 @@ export class Proposer {
     this.#attempt = null;
     this.untilMs = 0;
     this.#ballot = null;
+    this.#fullN = -1;
   }
 
   cancel(): void {
@@ -328,13 +339,26 @@ export class Proposer {
     if (message.isFull) attempt.isFull = true;
     const count = attempt.electorate.voters.length;
     // Whoever wants to take over needs a majority; so many voters suffice to deny it one. More only in pair mode.
-    const isPair = count === 2 && attempt.purpose === 'renew' && !attempt.isFull;
+    const isPair =
+      count === 2 &&
+      attempt.purpose === 'renew' &&
+      !attempt.isFull &&
+      this.#isFullUnder(attempt.electorate.ref);
     const needed = isPair ? count - majorityOf(count) + 1 : majorityOf(count);
     if (bitCount(attempt.accepted) < needed) return null;
     if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);
     const isExtending = attempt.purpose === 'renew' || attempt.purpose === 'park';
     if (isExtending && !this.isHeld(turn)) return this.#fail('late', turn);
+    if (bitCount(attempt.accepted) >= majorityOf(count)) {
+      this.#fullGeneration = attempt.electorate.ref.generation;
+      this.#fullN = attempt.electorate.ref.n;
+    }
     return this.#grant(attempt);
+  }
+
+  /** Before this, a voter of the link before may not know this one yet, and grant it to others on its own. */
+  #isFullUnder(ref: ConfigRef): boolean {
+    return this.#fullN === ref.n && this.#fullGeneration === ref.generation;
   }
 
   onReject(from: HostId, message: Reject, turn: Turn): Outcome | null {
