@@ -33,6 +33,9 @@ const watchIntervalMs = 3_000;
 /** A voter that was not heard for so long counts as out of reach, for people. */
 const heardMs = 8_000;
 const heardMax = 256;
+/** A guard that starts with no memory asks all peers who votes by now, so often and so many times. */
+const askIntervalMs = 1_000;
+const asksMax = 4;
 /** The daemon is gone: said after this. */
 const daemonDownMs = 5_000;
 /** Sweeps are at least so far apart, should a part name a deadline that has passed. */
@@ -74,6 +77,8 @@ export class GuardCore {
   #dueMs = -Infinity;
   #chainDueMs = -Infinity;
   #watchMs = -Infinity;
+  #askMs = Infinity;
+  #asksLeft = 0;
   #daemonAlarmMs = Infinity;
   #isDaemonStopping = false;
 
@@ -151,6 +156,8 @@ export class GuardCore {
 
   #startAnew(start: CoreStart, now: Instant): void {
     this.#shared.session = newSession(this.#shared.random);
+    // Others may have been made voters in our absence, by force even: better heard before we vote for ourselves.
+    this.#asksLeft = asksMax;
     // Without any link this host has never granted anything.
     const silentMs = silenceMs(this.#chain.exclusionMsMax());
     if (silentMs <= 0) return;
@@ -373,7 +380,15 @@ export class GuardCore {
     if (desired.isFounder) this.#runChain(this.#chain.found(now));
     this.#driveVoters(now);
     this.#watchMs = turn.authorityMs;
+    if (this.#asksLeft > 0) this.#askMs = Math.min(this.#askMs, turn.authorityMs);
     this.#dueMs = -Infinity;
+  }
+
+  #askPeers(): void {
+    this.#asksLeft--;
+    this.#askMs = this.#asksLeft > 0 ? this.#turn.authorityMs + askIntervalMs : Infinity;
+    for (const peer of this.#peers)
+      if (peer !== this.#self) this.#turn.send(peer, { kind: 'config-ask', ...this.#ref });
   }
 
   /** Only the holder of the environment's planner changes voters, so that few do at once. */
@@ -439,8 +454,14 @@ export class GuardCore {
     this.#acceptor.tick(turn);
     if (turn.authorityMs >= this.#watchMs) this.#sendWatch();
     if (turn.authorityMs >= this.#daemonAlarmMs) this.#alarmDaemon();
+    if (turn.authorityMs >= this.#askMs) this.#askPeers();
     this.#commands.tick(turn);
-    this.#dueMs = Math.min(this.#watchMs, this.#daemonAlarmMs, this.#commands.nextMs());
+    this.#dueMs = Math.min(
+      this.#watchMs,
+      this.#askMs,
+      this.#daemonAlarmMs,
+      this.#commands.nextMs(),
+    );
     for (const agent of this.#agents.values()) {
       if (agent.dueMs > turn.authorityMs) continue;
       agent.settle(turn);
