@@ -3,8 +3,9 @@
  * never stopped with the daemon: what it holds goes on being held.
  */
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { HostId } from '../crdt/ids.ts';
 import { guardArguments, guardRunFiles } from './lease/guard-start.ts';
 import type { GuardStart } from './lease/guard-start.ts';
 import type { Log } from './ports.ts';
@@ -60,6 +61,39 @@ export function startGuard(
   } finally {
     closeSync(output);
   }
+}
+
+/**
+ * Takes away the gates of a host that is no member any more, in all hierarchies and under either driver's spelling. What is
+ * still busy stays: an empty directory does no harm, and a gate with something in it is not ours to open.
+ */
+export function removeGates(cluster8: string, host: HostId, log: Log): void {
+  const pattern = new RegExp(`^trellis-x-${cluster8}-[0-9a-z]+-${host.slice(0, 6)}$`);
+  const nameOf = (entry: string): string =>
+    entry.replace(/\.slice$/, '').replaceAll(String.raw`\x2d`, '-');
+  const tops = [cgroupRoot, ...directoriesIn(cgroupRoot).map((name) => join(cgroupRoot, name))];
+  for (const top of tops) {
+    for (const name of directoriesIn(top).filter((entry) => pattern.test(nameOf(entry)))) {
+      try {
+        removeTree(join(top, name));
+      } catch (error) {
+        log.warn('lease.gate-stays', { gate: name, error: String(error) });
+      }
+    }
+  }
+}
+
+const cgroupRoot = '/sys/fs/cgroup';
+
+function directoriesIn(dir: string): string[] {
+  if (!existsSync(dir)) return [];
+  const entries = readdirSync(dir, { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+}
+
+function removeTree(dir: string): void {
+  for (const name of directoriesIn(dir)) removeTree(join(dir, name));
+  rmdirSync(dir);
 }
 
 /** Beside the daemon's single file in a bundle, from the sources in development. */

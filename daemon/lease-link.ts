@@ -193,7 +193,11 @@ export class LeaseLink implements LeaseApi {
       if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') this.#spawn();
     });
     socket.on('close', () => {
-      if (this.#socket === socket) this.#lose('it closed the connection');
+      if (this.#socket !== socket) return;
+      const pid = this.#guard?.pid;
+      this.#lose('it closed the connection');
+      // Every moment without it counts: what it holds runs out. A lock keeps a second one from doing harm.
+      if (pid !== undefined && !isAlive(pid)) this.#spawn();
     });
   }
 
@@ -352,6 +356,15 @@ export class LeaseLink implements LeaseApi {
 
   #unreachable(reason = this.#reason): ClusterError {
     return new ClusterError('GUARD_UNREACHABLE', { host: this.#options.hostName(), reason });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
   }
 }
 

@@ -14,6 +14,7 @@ import { guardDesired, leaseOutlooks } from './lease-desired.ts';
 import type { LeaseDesiredInput, LeaseOutlook } from './lease-desired.ts';
 import { holdersOf, isHeld, leaseFactOf, leaseTopic, readLeaseFact } from './lease-facts.ts';
 import { ensureLeaseIdentity } from './lease-identity.ts';
+import { removeGates } from './lease-guard-process.ts';
 import { gatherLeaseInput, leaseFactsOf } from './lease-input.ts';
 import { giveUpLeases } from './lease-leave.ts';
 import { LeaseLink } from './lease-link.ts';
@@ -152,7 +153,8 @@ export class Leases implements PlanningLeases {
   /** The guard goes on, unless nobody needs it: a lone host with nothing exclusive. */
   async stop(): Promise<void> {
     if (this.#isStopped) return;
-    if (this.#isNeedless()) await this.#exitGuard(false);
+    // Forced, since it holds the planner's lease and is its own voter.
+    if (this.#isNeedless()) await this.#exitGuard(true);
     this.#end();
     await this.link.stop();
   }
@@ -228,7 +230,9 @@ export class Leases implements PlanningLeases {
     await this.#exitGuard(true);
     this.#end();
     await this.link.stop();
-    const { stateDir, runDir } = this.#options;
+    const { stateDir, runDir, member, log } = this.#options;
+    const { clusterId, self } = member.node;
+    removeGates(clusterId.slice(0, 8), self.host, log);
     for (const path of [
       join(stateDir, 'lease'),
       join(stateDir, foundedFile),

@@ -123,6 +123,41 @@ describe('an exclusive service', { timeout: 180_000 }, () => {
     expect(await epochFrom(before.index)).toBe(before.epoch);
   });
 
+  it('survives its guard: the next one goes on with it, or it is elsewhere when that takes too long', async () => {
+    const before = await holder();
+    const started = await startedOn(before.index);
+    const pid = await cluster.guardPid(before.index);
+    const beganMs = performance.now();
+    await cluster.signalGuard(before.index, 'KILL');
+    await eventually(
+      async () => {
+        const status = await cluster.leaseStatus(before.index);
+        return status.pid !== pid && status.env === 'prod';
+      },
+      { withinMs: 20_000, everyMs: 20, what: 'another guard is there' },
+    );
+    timings['until the next guard answers'] = Math.round(performance.now() - beganMs);
+    const after = await holder();
+    // On a busy machine a guard from sources may start more slowly than a lease runs out.
+    if (after.epoch === before.epoch) expect(await startedOn(before.index)).toBe(started);
+    timings['epochs spent on it'] = after.epoch - before.epoch;
+    await eventually(async () => (await stateOn(after.index)) === 'running', { withinMs: 10_000 });
+    for (const other of indexes.filter((index) => index !== after.index))
+      await eventually(async () => (await stateOn(other)) !== 'running', { withinMs: 10_000 });
+  });
+
+  it('is handed over in order on request', async () => {
+    await cluster.waitVoters(3);
+    const before = await holder();
+    const to = (before.index + 1) % 3;
+    const beganMs = performance.now();
+    await cluster.json(0, ['lease', 'switch', 'one', '--to', `h${to + 1}`, '--yes']);
+    timings['switch'] = Math.round(performance.now() - beganMs);
+    expect(await holder()).toMatchObject({ index: to, epoch: before.epoch + 1 });
+    await eventually(async () => (await stateOn(to)) === 'running', { withinMs: 10_000 });
+    expect(await stateOn(before.index)).toBe('exited');
+  });
+
   it('runs elsewhere under a higher epoch after a power cut', async () => {
     const growingMs = performance.now();
     await cluster.waitVoters(3);
@@ -144,5 +179,55 @@ describe('an exclusive service', { timeout: 180_000 }, () => {
     const after = await holder();
     expect(after.index).not.toBe(before.index);
     expect(after.epoch).toBe(epoch);
+    // The host comes back and is ready to take over again; its old container does not run.
+    await cluster.bed.host(before.index).boot();
+    await cluster.bed.host(before.index).startEngine();
+    await cluster.startDaemon(before.index);
+    await cluster.waitReady(3);
+    expect(await holder()).toMatchObject(after);
+    expect(await stateOn(before.index)).toBe('exited');
+  });
+
+  it('is given up in order by a host that leaves, which leaves nothing behind', async () => {
+    const before = await holder();
+    const leaving = cluster.bed.host(before.index);
+    const id = (await leaving.mustExec('cat /var/lib/trellis/host.id')).slice(0, 6);
+    const gates = `ls -d /sys/fs/cgroup/*/trellis-x-*-${id}`;
+    expect((await leaving.exec(gates)).code).toBe(0);
+    const beganMs = performance.now();
+    await cluster.json(before.index, ['leave', '--yes']);
+    timings['leave of the holder'] = Math.round(performance.now() - beganMs);
+    const after = await holder();
+    expect(after.epoch).toBeGreaterThan(before.epoch);
+    expect(after.index).not.toBe(before.index);
+    expect(await stateOn(before.index)).toBeNull();
+    expect((await leaving.exec(gates)).stdout).toBe('');
+    expect(leaving.exists('/run/trellis/guard')).toBe(false);
+    expect(leaving.exists('/var/lib/trellis/lease')).toBe(false);
+    const { stdout } = await leaving.exec(`ps -eo args | grep '[g]uard/main.ts'`);
+    expect(stdout).toBe('');
+    const left = await cluster.leaseStatus(after.index);
+    expect(left.chosen?.config.voters).toHaveLength(2);
+    expect(left.hasQuorum).toBe(true);
+  });
+});
+
+describe('a guard', { timeout: 120_000 }, () => {
+  it('ends with the daemon of a lone host, and stays where others may need it', async () => {
+    const pair = await TestCluster.create({ hosts: 2, engines: false });
+    try {
+      const guards = async (index: number): Promise<string> =>
+        (await pair.bed.host(index).exec(`ps -eo args | grep '[g]uard/main.ts'`)).stdout;
+      await pair.signalDaemon(0, 'TERM');
+      expect(await guards(0)).not.toBe('');
+      await pair.startDaemon(0);
+      await pair.waitReady(2);
+      await pair.json(1, ['leave', '--yes']);
+      await eventually(async () => (await pair.hosts(0)).length === 1, { withinMs: 20_000 });
+      await pair.signalDaemon(0, 'TERM');
+      expect(await guards(0)).toBe('');
+    } finally {
+      await pair.destroy();
+    }
   });
 });
