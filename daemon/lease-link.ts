@@ -371,25 +371,17 @@ function isAlive(pid: number): boolean {
 /** A daemon that is told to stop does not wait long for an acknowledgement. */
 const stopLimitMs = 500;
 
+/** Those that stop work, copy what is left and start elsewhere, or wait out what may still be held. */
+const slowCommands: ReadonlySet<GuardCommand['kind']> = new Set([
+  'switch',
+  'release',
+  'force-active',
+  'force-voters',
+]);
+
 function limitOf(command: GuardCommand): number {
-  switch (command.kind) {
-    case 'switch':
-    case 'release':
-    case 'force-active':
-    case 'force-voters':
-      return moveLimitMs;
-    case 'acquire':
-      return command.waitMs + replyLimitMs;
-    case 'park':
-    case 'unpark':
-    case 'prepared':
-    case 'stopped':
-    case 'settled':
-    case 'start-failed':
-    case 'daemon-stopping':
-    case 'exit':
-      return replyLimitMs;
-  }
+  if (command.kind === 'acquire') return command.waitMs + replyLimitMs;
+  return slowCommands.has(command.kind) ? moveLimitMs : replyLimitMs;
 }
 
 /** What listeners hear of: without what changes by itself, like the time that is left. */

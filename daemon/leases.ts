@@ -7,7 +7,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { HostId } from '../crdt/ids.ts';
-import type { HostFact, HostView } from '../crdt/model.ts';
+import type { HostView } from '../crdt/model.ts';
 import type { ReconcileOutcome } from '../plugins/api.ts';
 import type { ExclusiveControl } from '../plugins/docker/exclusive.ts';
 import { guardDesired, leaseOutlooks } from './lease-desired.ts';
@@ -22,12 +22,13 @@ import { LeaseMoves } from './lease-moves.ts';
 import { LeaseProbes } from './lease-probes.ts';
 import { StartFailures } from './lease-start-failures.ts';
 import type { StartFailure } from './lease-start-failures.ts';
-import { votersWantedOf } from './lease-voters.ts';
+import { VoterHosts } from './lease-voter-hosts.ts';
 import { LeaseWorkload } from './lease-workload.ts';
 import type { StorageControl } from './lease-workload.ts';
 import type { GuardNotice, GuardStatus } from './lease/guard-api.ts';
 import { guardRunFiles } from './lease/guard-start.ts';
 import type { Epoch, LeaseName } from './lease/model.ts';
+import { chooseVoters } from './lease/voters.ts';
 import type { Member } from './member.ts';
 import { plannerLeaseOf } from './plan/leases.ts';
 import type { Holder } from './plan/leases.ts';
@@ -71,8 +72,7 @@ export class Leases implements PlanningLeases {
   readonly #probes: LeaseProbes;
   readonly #moves = new LeaseMoves();
   readonly #startFailures = new StartFailures();
-  /** Hosts of the environment that are dead, as seen from here. */
-  readonly #goneSinceMs = new Map<HostId, number>();
+  readonly #voterHosts = new VoterHosts();
   #requestReconcile: () => void = () => {};
   #refreshTimer: Timer | null = null;
   #tickTimer: Timer | null = null;
@@ -342,34 +342,17 @@ export class Leases implements PlanningLeases {
     return unready;
   }
 
-  /** Null also while no voters are known here: nobody tends what it cannot see. */
+  /** Null while no voters are known here: nobody tends what it cannot see. */
   #votersWanted(): readonly HostId[] | null {
-    const { node } = this.#options.member;
+    const { member, clock } = this.#options;
     const current = this.link.status()?.chosen?.config.voters;
     if (current === undefined) return null;
-    const nowMs = this.#options.clock.monotonicMs();
-    const ready = new Set(
-      leaseFactsOf(node).flatMap(({ host, fact }) => (fact.leasePort === 0 ? [] : [host])),
-    );
-    const hosts = node
-      .hosts()
-      .filter(({ env, liveness }) => env === node.env && liveness !== 'left');
-    for (const { id, liveness } of hosts) {
-      if (liveness !== 'dead') this.#goneSinceMs.delete(id);
-      else if (!this.#goneSinceMs.has(id)) this.#goneSinceMs.set(id, nowMs);
-    }
-    const members = hosts.map(({ id, node: owner }) => {
-      const sinceMs = this.#goneSinceMs.get(id);
-      const isSelf = id === node.self.host;
-      const fact = node.fact('host', owner)?.value as Partial<HostFact> | undefined;
-      return {
-        host: id,
-        isReady: isSelf || ready.has(id),
-        isLeaving: isSelf ? this.#isLeaving : fact?.isLeaving === true,
-        goneForMs: sinceMs === undefined ? null : nowMs - sinceMs,
-      };
+    const hosts = this.#voterHosts.look(member.node, {
+      current,
+      nowMs: clock.monotonicMs(),
+      isLeaving: this.#isLeaving,
     });
-    return votersWantedOf({ current, members, wish: node.envView().voters });
+    return chooseVoters({ hosts, current, operatorChoice: member.node.envView().voters });
   }
 
   #publish(): void {
