@@ -1,8 +1,23 @@
+/**
+ * The leases with one rule broken: each has to be caught by a law, so that a law which sees nothing is noticed. `npm run sim --
+ * --mutants` runs them all. A text that is not found exactly once is an error: the mutant has to follow the source.
+ *
+ * `falls`: the laws that may catch it. `hunt.first`: seeds that are known to find it fast; `count`: seeds to try after them;
+ * `script`: a schedule that finds it, where random search hardly does.
+ */
+import type { LeaseWorldOptions } from './options.ts';
+
 export interface Mutant {
   readonly name: string;
-  readonly file: string;
+  /** The rule of the specification. */
   readonly breaks: string;
-  readonly edits: readonly { readonly find: string; readonly replace: string }[];
+  readonly file: string;
+  readonly edits: readonly {
+    /** Default: the mutant's. */
+    readonly file?: string;
+    readonly find: string;
+    readonly replace: string;
+  }[];
   readonly falls: readonly string[];
   readonly hunt: {
     readonly first?: readonly number[];
@@ -11,5 +26,467 @@ export interface Mutant {
     readonly options?: Partial<LeaseWorldOptions>;
   };
 }
-import type { LeaseWorldOptions } from './options.ts';
-export const mutants: readonly Mutant[] = [];
+
+const acceptor = 'daemon/lease/acceptor.ts';
+const proposer = 'daemon/lease/proposer.ts';
+const core = 'daemon/lease/core.ts';
+const agent = 'daemon/lease/agent.ts';
+const gate = 'daemon/lease/gate.ts';
+const chain = 'daemon/lease/chain.ts';
+const chainVoter = 'daemon/lease/chain-voter.ts';
+const voterConfig = 'daemon/lease/voter-config.ts';
+const handover = 'daemon/lease/handover.ts';
+
+const safety = ['I1', 'I2', 'I5', 'I6', 'I8', 'I9'];
+
+/** Changes of voters all the time. */
+const changing: Partial<LeaseWorldOptions> = {
+  acts: ['voters', 'voters', 'voters', 'switch'],
+  actEveryMs: 1_200,
+  ttlMsMax: 1_600,
+  forMs: 60_000,
+};
+
+export const mutants: readonly Mutant[] = [
+  {
+    name: 'overwriting-acceptor',
+    breaks: '2.6 2(ii): a live grant is never replaced',
+    file: acceptor,
+    edits: [
+      {
+        find: 'if (granted === null || isSameOwner(granted, asker)) return 0;',
+        replace: 'if (granted === null || granted !== undefined) return 0;',
+      },
+    ],
+    falls: ['I1', 'I2', 'I5', 'I6'],
+    hunt: { count: 40 },
+  },
+  {
+    name: 'owner-by-host',
+    breaks: '2.4: an owner is an incarnation',
+    file: acceptor,
+    edits: [
+      {
+        find: 'return a.session === b.session && a.host === b.host;',
+        replace: 'return a.host === b.host;',
+      },
+    ],
+    falls: safety,
+    hunt: { script: 'releaseOfAnotherLife' },
+  },
+  {
+    name: 'release-by-owner-only',
+    breaks: '2.6 3: a release ends grants up to its ballot',
+    file: acceptor,
+    edits: [{ find: 'compareBallots(seat.granted, ballot) <= 0;', replace: 'ballot !== null;' }],
+    falls: safety,
+    hunt: { script: 'releaseOfEarlierTenure' },
+  },
+  {
+    name: 'no-quarantine',
+    breaks: '2.11: who forgot is silent',
+    file: acceptor,
+    edits: [
+      { find: 'return turn.monoMs < this.#silentUntilMs;', replace: 'return turn.monoMs < 0;' },
+    ],
+    falls: ['I1', 'I2', 'I5', 'I6', 'I7'],
+    hunt: { script: 'quarantine' },
+  },
+  {
+    name: 'half-quarantine',
+    breaks: '2.2: silence covers the longest authority',
+    file: 'daemon/lease/profiles.ts',
+    edits: [{ find: '  return ttlMsMax;', replace: '  return ttlMsMax / 2;' }],
+    falls: ['I1', 'I2', 'I5', 'I6', 'I7'],
+    hunt: { script: 'quarantine' },
+  },
+  {
+    name: 'volatile-epochs',
+    breaks: '2.6 2: epochs are durable',
+    file: acceptor,
+    edits: [
+      {
+        find: 'if (owner && (seat.savedEpoch !== seat.maxEpoch',
+        replace: 'if (false && owner && (seat.savedEpoch !== seat.maxEpoch',
+      },
+    ],
+    falls: ['I8', 'I9', 'I5', 'I14'],
+    hunt: { count: 80 },
+  },
+  {
+    name: 'answer-before-fsync',
+    breaks: '2.6 2: fsync before the reply',
+    file: acceptor,
+    edits: [
+      {
+        find: 'if (seat === null || seat.pending === 0) turn.send(to, message);',
+        replace: 'if (seat === null || seat.pending >= 0) turn.send(to, message);',
+      },
+    ],
+    falls: ['I8', 'I9', 'I18', 'I14'],
+    hunt: { count: 300, options: { syncMsMax: 400 } },
+  },
+  {
+    name: 'anybody-may-hold',
+    breaks: '2.6 0: grants to candidates only',
+    file: acceptor,
+    edits: [
+      {
+        find: 'const isEligible = this.#options.isEligible(message.name, from);',
+        replace: 'const isEligible = true;',
+      },
+      { find: 'if (!this.#options.isEligible(message.name, from)) {', replace: 'if (false) {' },
+    ],
+    falls: ['I21'],
+    hunt: { count: 100, options: { acts: ['candidates', 'switch'], actEveryMs: 700 } },
+  },
+  {
+    name: 'busy-voter-promises',
+    breaks: '2.6 1: a busy voter promises nothing',
+    file: acceptor,
+    edits: [
+      {
+        find: 'if (isParkedByOther) this.#hintPark(seat, turn);',
+        replace:
+          'if (!seat.promised || compareBallots(ballot, seat.promised) > 0) seat.promised = ballot;',
+      },
+    ],
+    falls: ['L3'],
+    hunt: { count: 40 },
+  },
+  {
+    name: 'forgotten-park',
+    breaks: 'park has no expiry',
+    file: acceptor,
+    edits: [{ find: 'if (seat.savedParked !== parkedEpoch) {', replace: 'if (parkedEpoch < 0) {' }],
+    falls: ['I18', 'I1', 'I2'],
+    hunt: { script: 'parkedForHours' },
+  },
+  {
+    name: 'park-that-expires',
+    breaks: 'park has no expiry',
+    file: acceptor,
+    edits: [
+      {
+        find: 'seat.parked !== null && seat.parked.owner.host !== from && !message.isForced;',
+        replace:
+          'seat.parked !== null && seat.parked.owner.host !== from && turn.monoMs < seat.untilMs + 3_600_000;',
+      },
+      {
+        find: 'if (!message.isForced) {',
+        replace: 'if (turn.monoMs < seat.untilMs + 3_600_000) {',
+      },
+    ],
+    falls: ['I18', 'I1', 'I2'],
+    hunt: { script: 'parkedForHours' },
+  },
+  {
+    name: 'unpark-ends-park-at-once',
+    breaks: 'an unpark without a majority changes nothing',
+    file: acceptor,
+    edits: [
+      {
+        find: 'else if (seat.parked && endsPark(message)) seat.parked = null;',
+        replace: 'else if (seat.parked) seat.parked = null;',
+      },
+    ],
+    falls: ['I18', 'I1', 'I2'],
+    hunt: { script: 'unparkInVain' },
+  },
+  {
+    name: 'shorter-renewal-counts',
+    breaks: 'an exclusion never ends sooner',
+    file: acceptor,
+    edits: [
+      {
+        find: 'seat.untilMs = isSameTenure ? Math.max(seat.untilMs, untilMs) : untilMs;',
+        replace: 'seat.untilMs = untilMs;',
+      },
+    ],
+    falls: safety,
+    hunt: { script: 'shorterProfile' },
+  },
+  {
+    name: 'renewal-after-expiry',
+    breaks: '2.8: only what is still held is renewed',
+    file: proposer,
+    edits: [
+      {
+        find: "if (isExtending && !this.isHeld(turn)) return this.#fail('late', turn);",
+        replace: '',
+      },
+      {
+        find: "if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);\n    const isExtending",
+        replace: 'const isExtending',
+      },
+      {
+        file: agent,
+        find: 'if (this.isHolding && !this.proposer.isHeld(turn)) this.#lose(turn);',
+        replace:
+          'if (this.isHolding && turn.authorityMs > this.proposer.untilMs + 800) this.#lose(turn);',
+      },
+    ],
+    falls: ['I1', 'I2', 'I3', 'I5', 'I17'],
+    hunt: { script: 'suspendedLoop' },
+  },
+  {
+    name: 'scalar-quorum',
+    breaks: 'P4: distinct voters',
+    file: proposer,
+    edits: [
+      {
+        find: 'attempt.accepted |= bit;',
+        replace: 'attempt.accepted = (attempt.accepted << 1) | 1;',
+      },
+    ],
+    falls: ['I5'],
+    hunt: { script: 'scalarCount' },
+  },
+  {
+    name: 'ballot-reuse',
+    breaks: '2.4: no ballot twice',
+    file: core,
+    edits: [{ find: 'this.#shared.ballots.last = memory.ballots;', replace: '' }],
+    falls: ['I10', 'I7'],
+    hunt: { count: 60, options: { faults: ['kill', 'kill', 'partition'], restartMsMax: 80 } },
+  },
+  {
+    name: 'late-timer',
+    breaks: 'P1: authority counts from before the first message',
+    file: proposer,
+    edits: [
+      {
+        find: 'this.untilMs = attempt.untilMs;',
+        replace: 'this.untilMs = turn.authorityMs + this.profile.authorityMs;',
+      },
+      { find: '#grant(attempt: Attempt): Outcome {', replace: '#grant(attempt, turn) {' },
+      { find: 'return this.#grant(attempt);', replace: 'return this.#grant(attempt, turn);' },
+    ],
+    falls: ['I5'],
+    hunt: { count: 40 },
+  },
+  {
+    name: 'authority-not-derived',
+    breaks: '2.2: D_P fits into D_A',
+    file: proposer,
+    edits: [
+      {
+        find: 'const authorityMs = Math.min(this.profile.authorityMs, authorityWithin(exclusionMs));',
+        replace: 'const authorityMs = exclusionMs;',
+      },
+    ],
+    falls: ['I5', 'I1', 'I2'],
+    hunt: { count: 60 },
+  },
+  {
+    name: 'pair-ignores-full',
+    breaks: '2.13: full majorities once a voter is about to leave',
+    file: proposer,
+    edits: [
+      {
+        find: '      !attempt.isFull &&\n',
+        replace: '',
+      },
+    ],
+    falls: safety,
+    hunt: { count: 200, options: { ...changing, voterCount: 2, hostCount: 3 } },
+  },
+  {
+    name: 'pair-renews-at-once',
+    breaks: '2.13: one voter renews only after both have granted',
+    file: proposer,
+    edits: [{ find: '      this.#isFullUnder(attempt.electorate.ref);', replace: '      true;' }],
+    falls: safety,
+    hunt: { count: 200, options: { ...changing, voterCount: 2, hostCount: 3 } },
+  },
+  {
+    name: 'pair-acquires-with-one',
+    breaks: '2.13: acquisition needs both',
+    file: proposer,
+    edits: [
+      {
+        find: "      attempt.purpose === 'renew' &&\n      !attempt.isFull &&\n      this.#isFullUnder(attempt.electorate.ref);",
+        replace: '      !attempt.isFull;',
+      },
+    ],
+    falls: safety,
+    hunt: { count: 60, options: { voterCount: 2, hostCount: 2, faults: ['partition', 'isolate'] } },
+  },
+  {
+    name: 'no-intent',
+    breaks: '2.13: intent before a pair changes',
+    file: chainVoter,
+    edits: [
+      {
+        find: 'if (voters.length !== 2 || this.#intentN === n) return [];',
+        replace: 'if (n >= 0 || voters.length !== 2) return [];',
+      },
+    ],
+    falls: [...safety, 'I12'],
+    hunt: { count: 200, options: { ...changing, voterCount: 2, hostCount: 3 } },
+  },
+  {
+    name: 'volatile-intent',
+    breaks: '2.13: intent is durable',
+    file: chain,
+    edits: [
+      {
+        find: "if (record.kind === 'intent') intentN = record.isOn ? record.n : null;",
+        replace: '',
+      },
+    ],
+    falls: [...safety, 'I12'],
+    hunt: { script: 'forgottenIntent' },
+  },
+  {
+    name: 'no-spacing',
+    breaks: 'R2: a voter waits before the next link',
+    file: chainVoter,
+    edits: [
+      {
+        find: 'return Math.max(0, Math.ceil(fromMs + wait - now.monoMs));',
+        replace: 'return 0 * (fromMs + wait);',
+      },
+    ],
+    falls: [...safety, 'I12', 'I14'],
+    hunt: { count: 200, options: changing },
+  },
+  {
+    name: 'many-voters-at-once',
+    breaks: 'R1: one voter per link',
+    file: voterConfig,
+    edits: [
+      { find: "if (changed > 1) return 'more than one voter at once';", replace: '' },
+      {
+        find: "if (distance(electorate, config.voters) > 1) return 'more than one voter at once';",
+        replace: '',
+      },
+      {
+        find: 'const added = wanted.find((host) => !current.includes(host));',
+        replace:
+          'if (wanted.join() !== current.join()) return wanted;\n  const added = wanted.find((host) => !current.includes(host));',
+      },
+    ],
+    falls: [...safety, 'I12'],
+    hunt: { count: 60, options: changing },
+  },
+  {
+    name: 'old-voters-accepted',
+    breaks: 'R3: older configurations are refused',
+    file: core,
+    edits: [
+      {
+        find: 'if (message.n === ref.n && message.generation === ref.generation && message.env === ref.env)',
+        replace: 'if (message.n <= ref.n && message.env === ref.env)',
+      },
+    ],
+    falls: [...safety, 'I12', 'I13'],
+    hunt: { count: 100, options: changing },
+  },
+  {
+    name: 'no-floors',
+    breaks: 'R4: a link carries epochs',
+    file: core,
+    edits: [
+      {
+        find: 'raiseFloors: (floors, rest) => this.#acceptor.raiseFloors(floors, rest),',
+        replace: 'raiseFloors: () => {},',
+      },
+    ],
+    falls: [...safety, 'I14'],
+    hunt: { script: 'floorsOfNewVoters' },
+  },
+  {
+    name: 'start-before-cleared',
+    breaks: 'kill what is inside before the thaw',
+    file: gate,
+    edits: [
+      {
+        find: 'if (epoch === this.epoch || epoch === this.#clearedFor || (isResumable && !this.isEmpty))',
+        replace: 'if (epoch > 0)',
+      },
+    ],
+    falls: ['I16'],
+    hunt: { script: 'lateStart' },
+  },
+  {
+    name: 'opens-without-time-left',
+    breaks: 'I15: open only within authority',
+    file: gate,
+    edits: [
+      {
+        find: "if (wish === 'open' && turn.authorityMs < untilMs - this.profile.freezeBeforeMs) {",
+        replace: "if (wish === 'open') {",
+      },
+      {
+        find: 'if (isLoose) return this.untilMs - this.profile.freezeBeforeMs;',
+        replace: 'if (isLoose) return this.untilMs + 400;',
+      },
+    ],
+    falls: ['I1', 'I3', 'I15'],
+    hunt: { count: 60 },
+  },
+  {
+    name: 'never-closed',
+    breaks: '2.16: frozen before the end',
+    file: gate,
+    edits: [
+      {
+        find: "this.#close(turn, wish === 'open' ? 'authority ends' : 'not held');",
+        replace: '',
+      },
+    ],
+    falls: ['I1', 'I15'],
+    hunt: { count: 60 },
+  },
+  {
+    name: 'release-before-empty',
+    breaks: '2.9 4: released when verified empty',
+    file: handover,
+    edits: [
+      {
+        find: "if (giving.step === 'clearing' && this.#host.isGateEmpty) {",
+        replace: "if (giving.step === 'clearing') {",
+      },
+    ],
+    falls: ['I1', 'I2', 'I11'],
+    hunt: { script: 'releaseOfEarlierTenure' },
+  },
+  {
+    name: 'goes-on-after-sleep',
+    breaks: '2.3: a host that slept starts anew',
+    file: core,
+    edits: [
+      {
+        find: "if (event.what === 'suspend') this.#onSuspend(now);",
+        replace: "if (event.what === 'suspend') void now;",
+      },
+    ],
+    falls: ['I1', 'I2', 'I5', 'I7', 'I17'],
+    hunt: { count: 60, options: { faults: ['sleep', 'partition', 'isolate'] } },
+  },
+  {
+    name: 'holder-on-slow-clock',
+    breaks: '2.3: sleep counts against the holder',
+    file: proposer,
+    edits: [
+      {
+        find: 'return turn.authorityMs < this.untilMs;',
+        replace: 'return turn.monoMs < this.untilMs;',
+      },
+    ],
+    falls: ['I1', 'I3', 'I15', 'I17', 'I5'],
+    hunt: {
+      count: 80,
+      options: { faults: ['sleep', 'partition', 'isolate'], faultForMsMax: 1_000 },
+    },
+  },
+  {
+    name: 'frozen-still-acquires',
+    breaks: 'I19: frozen means no acquisition',
+    file: agent,
+    edits: [{ find: "if (this.isFrozen) return 'frozen';", replace: '' }],
+    falls: ['I19'],
+    hunt: { count: 100, options: { acts: ['freeze', 'switch'], actEveryMs: 700 } },
+  },
+];

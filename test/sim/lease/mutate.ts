@@ -58,25 +58,24 @@ function copySources(directory: string): void {
   symlinkSync(join(root, 'node_modules'), join(directory, 'node_modules'));
 }
 
-/** Throws when the text to find is not there exactly once: the mutant has to be brought up to date. */
-export function applyMutant(source: string, mutant: Mutant): string {
-  let text = source;
-  for (const { find, replace } of mutant.edits) {
-    const parts = text.split(find);
+/** Throws when a text to find is not there exactly once: the mutant has to be brought up to date. File -> its new text. */
+export function applyMutant(mutant: Mutant, read: (file: string) => string): Map<string, string> {
+  const texts = new Map<string, string>();
+  for (const { file = mutant.file, find, replace } of mutant.edits) {
+    const parts = (texts.get(file) ?? read(file)).split(find);
     if (parts.length !== 2)
-      throw new Error(
-        `mutant ${mutant.name}: found ${parts.length - 1} times in ${mutant.file}: ${find}`,
-      );
-    text = parts.join(replace);
+      throw new Error(`mutant ${mutant.name}: found ${parts.length - 1} times in ${file}: ${find}`);
+    texts.set(file, parts.join(replace));
   }
-  return text;
+  return texts;
 }
 
 function hunt(directory: string, mutant: Mutant): Hunted {
-  const path = join(directory, mutant.file);
-  const original = readFileSync(path, 'utf8');
+  const read = (file: string): string => readFileSync(join(directory, file), 'utf8');
+  const edited = applyMutant(mutant, read);
+  const originals = new Map([...edited.keys()].map((file) => [file, read(file)]));
   const startedMs = performance.now();
-  writeFileSync(path, applyMutant(original, mutant));
+  for (const [file, text] of edited) writeFileSync(join(directory, file), text);
   try {
     const child = spawnSync(
       process.execPath,
@@ -91,7 +90,7 @@ function hunt(directory: string, mutant: Mutant): Hunted {
     }
     return { ...(JSON.parse(line) as Hunted), ms };
   } finally {
-    writeFileSync(path, original);
+    for (const [file, text] of originals) writeFileSync(join(directory, file), text);
   }
 }
 

@@ -50,9 +50,8 @@ describe('leases in a swarm of faulty worlds', () => {
   });
 
   test('every mutant still fits the source that it breaks', () => {
-    for (const mutant of mutants) {
-      const source = readFileSync(new URL(`../../../${mutant.file}`, import.meta.url), 'utf8');
-      expect(applyMutant(source, mutant)).not.toBe(source);
-    }
+    const read = (file: string): string =>
+      readFileSync(new URL(`../../../${file}`, import.meta.url), 'utf8');
+    for (const mutant of mutants) expect(applyMutant(mutant, read).size).toBeGreaterThan(0);
   });
 });

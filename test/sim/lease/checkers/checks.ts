@@ -37,7 +37,7 @@ import type {
   Release,
 } from '../../../../daemon/lease/messages.ts';
 import { majorityOf, type ChosenConfig, type Instant } from '../../../../daemon/lease/model.ts';
-import { clockMarginMs } from '../../../../daemon/lease/profiles.ts';
+import { clockMarginMs, clockRateError, profiles } from '../../../../daemon/lease/profiles.ts';
 import { foreverMs } from '../../../../daemon/lease/gate.ts';
 import type { Machine, SimGate } from '../machine.ts';
 import type { LeaseWorld } from '../world.ts';
@@ -751,7 +751,10 @@ export class Checks {
         if (gate.isFrozen) continue;
         if (gate.process !== null) this.#exclusion(machine, gate);
         if (gate.fileUntilMs !== null && gate.fileUntilMs >= foreverMs) continue;
-        if (this.#isKept(gate.name) || this.#isExcused(machine, gate)) continue;
+        if (this.#isKept(gate.name)) continue;
+        if (this.#isLateToClose(machine, gate))
+          throw new Breach('I15', `h${machine.index} does not freeze ${gate.name} in time`);
+        if (this.#isExcused(machine, gate)) continue;
         const authorityMs = machine.authorityMs(this.#world.nowMs);
         if (gate.fileUntilMs === null || authorityMs > gate.fileUntilMs + clockMarginMs)
           throw new Breach(
@@ -760,6 +763,19 @@ export class Checks {
           );
       }
     }
+  }
+
+  /** It has been prompt since the moment at which it should have frozen, and the kernel has had its time. */
+  #isLateToClose(machine: Machine, gate: SimGate): boolean {
+    const { fileUntilMs } = gate;
+    if (fileUntilMs === null || gate.isBroken || !this.#isPolicyFixed()) return false;
+    const lease = this.#desired[machine.index]?.leases.find(({ name }) => name === gate.name);
+    if (lease === undefined) return false;
+    const realMs = this.#world.nowMs;
+    const freezeMs = fileUntilMs - profiles[lease.profile].freezeBeforeMs;
+    if (machine.authorityMs(realMs) < freezeMs + settleMs * (1 + clockRateError)) return false;
+    const guard = this.#world.guards[machine.index];
+    return guard?.isPrompt() === true && realMs - guard.promptSinceMs >= settleMs;
   }
 
   // ---- Voters --------------------------------------------------------------------------------------------------------------

@@ -105,14 +105,7 @@ function releaseOfAnotherLife(): void {
   world.command(3, { kind: 'release', name, reason: 'asked' });
   world.run({ forMs: 700 });
   // Nobody else may take it for now, so that host 3 gets it back.
-  world.truth = {
-    ...world.truth,
-    leases: world.truth.leases.map((lease) => ({
-      ...lease,
-      mayAcquire: [false, false, false, true],
-    })),
-  };
-  for (const daemon of world.daemons) daemon.refresh();
+  allow(world, [3]);
   world.killGuard(3, { isVolatileKept: false });
   for (const voter of [0, 1, 2]) {
     world.killGuard(voter, { isVolatileKept: false });
@@ -120,16 +113,40 @@ function releaseOfAnotherLife(): void {
   }
   world.startGuard(3);
   untilRunsOn(world, 3, 30_000);
-  world.truth = {
-    ...world.truth,
-    leases: world.truth.leases.map((lease) => ({ ...lease, mayAcquire: [true, true, true, true] })),
-  };
-  for (const daemon of world.daemons) daemon.refresh();
+  allow(world, [0, 1, 2, 3]);
   world.run({ forMs: 100 });
   insist(world.network.release() > 0, 'I11', 'no release was held back');
   world.network.rule = null;
   cutOff(world, 3);
   world.run({ forMs: 4_000 });
+}
+
+/** The same, within one life of the guard: the later tenure has a later ballot. */
+function releaseOfEarlierTenure(): void {
+  const world = worldOf({ hostCount: 4, voterCount: 3, candidates: [[3, 0, 1, 2]] });
+  untilRunsOn(world, 3);
+  allow(world, [3]);
+  world.network.rule = (_from, _to, message) => (message.kind === 'release' ? 'hold' : 'pass');
+  world.command(3, { kind: 'release', name, reason: 'asked' });
+  world.run({ forMs: 2_500 });
+  untilRunsOn(world, 3, 30_000);
+  world.run({ forMs: 3_000 });
+  insist(world.network.release() > 0, 'I11', 'no release was held back');
+  world.network.rule = null;
+  allow(world, [0, 1, 2, 3]);
+  cutOff(world, 3);
+  world.run({ forMs: 4_000 });
+}
+
+function allow(world: LeaseWorld, hosts: readonly number[]): void {
+  world.truth = {
+    ...world.truth,
+    leases: world.truth.leases.map((lease) => ({
+      ...lease,
+      mayAcquire: world.truth.hosts.map((_, index) => hosts.includes(index)),
+    })),
+  };
+  for (const daemon of world.daemons) daemon.refresh();
 }
 
 /** A release that was held back arrives at voters that have granted it to somebody else since. */
@@ -150,14 +167,16 @@ function releaseAcrossVoters(): void {
 /** The holder's guard stands still past its authority with answers waiting; then messages come before timers. */
 function suspendedLoop(): void {
   for (const resumeOrder of ['messages-first', 'reversed', 'timer-first'] as const) {
-    const world = worldOf({ resumeOrder });
-    untilRunsOn(world, 0);
-    untilNext(world, (message, from) => message.kind === 'accept' && from === 0);
-    world.stopGuard(0);
-    // Rivals cannot be heard by one another: nobody takes over, which is what a late renewal would hide.
-    world.run({ forMs: 1_700 });
-    world.resumeGuard(0);
-    world.run({ forMs: 3_000 });
+    // Past the end of the old authority only, and past that of the renewal under way too.
+    for (const pauseMs of [1_200, 1_300, 1_400, 1_700]) {
+      const world = worldOf({ resumeOrder });
+      untilRunsOn(world, 0);
+      untilNext(world, (message, from) => message.kind === 'accept' && from === 0);
+      world.stopGuard(0);
+      world.run({ forMs: pauseMs });
+      world.resumeGuard(0);
+      world.run({ forMs: 3_000 });
+    }
   }
 }
 
@@ -178,7 +197,8 @@ function longPause(): void {
 /** Only one voter answers, twice. */
 function scalarCount(): void {
   const world = worldOf({ hostCount: 4, voterCount: 3, candidates: [[3]] });
-  world.network.rule = (from, to) => (from === 3 && to !== 0 ? 'drop' : 'pass');
+  world.network.rule = (_from, to, message) =>
+    message.kind === 'accept' && to !== 0 ? 'drop' : 'pass';
   Object.assign(world.network.options, { duplicate: 1 });
   world.run({ forMs: 5_000 });
   insist(world.runningOn(name) === null, 'I5', 'one voter was enough');
@@ -327,6 +347,91 @@ function parkedForHours(): void {
   insist(world.runningOn(name) === 0, 'L1', 'the holder did not come back from its park');
 }
 
+/** The voters hear of an unpark whose answers are lost: the holder runs on, parked, and so the voters must keep it. */
+function unparkInVain(): void {
+  const world = worldOf();
+  untilRunsOn(world, 0);
+  let isParked = false;
+  world.command(0, { kind: 'park', name: null }, (reply) => (isParked = reply.isOk));
+  world.runUntil(() => isParked, { withinMs: 3_000, what: 'parked' });
+  world.run({ forMs: 2_000 });
+  world.network.rule = (_from, to) => (to === 0 ? 'drop' : 'pass');
+  world.command(0, { kind: 'unpark', name: null });
+  world.run({ forMs: 400 });
+  // Killed in the middle, it comes back as parked as it was.
+  world.killGuard(0, { isVolatileKept: true });
+  world.startGuard(0);
+  world.run({ forMs: 15_000 });
+  insist(world.runningOn(name) === 0, 'I18', 'it does not run on');
+  world.network.rule = null;
+  world.run({ forMs: 1_000 });
+  world.command(0, { kind: 'unpark', name: null });
+  world.run({ forMs: 5_000 });
+  insist(world.holderOf(name) === 0 && world.runningOn(name) === 0, 'L1', 'it does not hold again');
+}
+
+/** The profile becomes shorter, and the answers to the first short renewal are lost. */
+function shorterProfile(): void {
+  const world = worldOf({ ttlMsMax: 5_000, leases: [{ ...serviceLease, profile: 'wan' }] });
+  untilRunsOn(world, 0, 12_000);
+  world.run({ forMs: 5_000 });
+  untilNext(world, (message, from) => message.kind === 'accepted' && from !== 0);
+  world.run({ forMs: 20 });
+  world.truth = {
+    ...world.truth,
+    leases: world.truth.leases.map((lease) => ({ ...lease, profile: 'fast' as const })),
+  };
+  for (const daemon of world.daemons) daemon.refresh();
+  untilNext(world, (message) => message.kind === 'accept' && message.exclusionMs === 1_600);
+  world.run({ forMs: 0.2 });
+  for (const other of [1, 2]) world.network.setCut(other, 0, true);
+  world.run({ forMs: 20 });
+  cutOff(world, 0);
+  world.run({ forMs: 8_000 });
+}
+
+/** All voters are replaced while nobody holds the lease; then somebody takes it who knows nothing of its past. */
+function floorsOfNewVoters(): void {
+  const all = [0, 1, 2, 3, 4, 5, 6];
+  const world = worldOf({
+    hostCount: 7,
+    voterCount: 3,
+    leases: [serviceLease, plannerLease],
+    candidates: [all, [6, 3, 4, 5, 0, 1, 2]],
+  });
+  untilRunsOn(world, 0);
+  world.cutPower(0);
+  world.run({ forMs: 3_000 });
+  world.boot(0, 50);
+  world.run({ forMs: 3_000 });
+  const only = (hosts: readonly number[]): void => {
+    world.truth = {
+      ...world.truth,
+      leases: world.truth.leases.map((lease) =>
+        lease === world.truth.leases[0]
+          ? { ...lease, mayAcquire: all.map((index) => hosts.includes(index)) }
+          : lease,
+      ),
+    };
+    for (const daemon of world.daemons) daemon.refresh();
+  };
+  const holder = world.runningOn(name) ?? 0;
+  only([]);
+  world.command(holder, { kind: 'release', name, reason: 'asked' });
+  world.run({ forMs: 3_000 });
+  want(world, [3, 4, 5]);
+  world.runUntil(
+    () =>
+      [3, 4, 5].every((index) => world.chosenOf(index)?.config.voters.join() === voters([3, 4, 5])),
+    { withinMs: 120_000, what: 'the voters are replaced' },
+  );
+  world.killGuard(6, { isVolatileKept: false });
+  world.startGuard(6);
+  world.run({ forMs: 500 });
+  only([6]);
+  untilRunsOn(world, 6, 10_000);
+}
+
 /** The planned way: the gap without a holder is short, the old one has stopped before. */
 function handover(): void {
   const world = worldOf({ exactVolatile: false });
@@ -336,7 +441,7 @@ function handover(): void {
     isDone = reply.isOk;
   });
   let closedAtMs = 0;
-  const tookMs = world.runUntil(
+  world.runUntil(
     () => {
       if (closedAtMs === 0 && world.machines[0]?.gates.get(name)?.isFrozen === true)
         closedAtMs = world.nowMs;
@@ -344,7 +449,6 @@ function handover(): void {
     },
     { withinMs: 8_000, what: 'h1 takes over' },
   );
-  void tookMs;
   insist(world.nowMs - closedAtMs < 100, 'L4', `a gap of ${world.nowMs - closedAtMs} ms`);
   world.runUntil(() => isDone, { withinMs: 2_000, what: 'the answer to the operator' });
 }
@@ -430,6 +534,7 @@ export const scripts: Readonly<Record<string, () => void>> = {
   powerCut,
   quarantine,
   releaseOfAnotherLife,
+  releaseOfEarlierTenure,
   releaseAcrossVoters,
   suspendedLoop,
   longPause,
@@ -441,6 +546,9 @@ export const scripts: Readonly<Record<string, () => void>> = {
   allVotersReplaced,
   growAndShrink,
   parkedForHours,
+  unparkInVain,
+  shorterProfile,
+  floorsOfNewVoters,
   handover,
   duel,
   sleepingHolder,
