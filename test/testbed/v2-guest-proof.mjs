@@ -38,7 +38,7 @@ try {
   await run();
   say('end', { ok: true, warnings });
 } catch (error) {
-  say('end', { ok: false, error: error.stack, warnings });
+  say('end', { ok: false, error: error.stack, warnings, scene: scene() });
 }
 
 async function run() {
@@ -57,7 +57,10 @@ async function run() {
 }
 
 async function world() {
-  await until('the engine answers', async () => (await call('GET', '/_ping', 5_000)).status === 200);
+  await until(
+    'the engine answers',
+    async () => (await call('GET', '/_ping', 5_000)).status === 200,
+  );
   const { body } = await call('GET', '/info');
   const info = JSON.parse(body);
   say('world', {
@@ -84,7 +87,13 @@ async function image() {
   shell('cp', '/bin/busybox', `${root}/bin/busybox`);
   shell('ln', '-sf', 'busybox', `${root}/bin/sh`);
   const tar = execFileSync('tar', ['-C', root, '-cf', '-', '.'], { maxBuffer: 64 << 20 });
-  const answer = await call('POST', '/images/create?fromSrc=-&repo=proof&tag=1', limitMs, tar, 'application/x-tar');
+  const answer = await call(
+    'POST',
+    '/images/create?fromSrc=-&repo=proof&tag=1',
+    limitMs,
+    tar,
+    'application/x-tar',
+  );
   say('image', { ok: answer.status === 200, status: answer.status });
 }
 
@@ -112,11 +121,17 @@ async function create(name) {
       Binds: [`${marks}:/marks`],
     },
   });
-  say('create', { ok: answer.status === 201, status: answer.status, body: answer.status === 201 ? '' : answer.body });
+  say('create', {
+    ok: answer.status === 201,
+    status: answer.status,
+    body: answer.status === 201 ? '' : answer.body,
+  });
 }
 
 async function frozenStart() {
   const start = await call('POST', '/containers/late/start', hangMs);
+  if (start.status !== null)
+    throw new Error(`the start was answered: ${start.status} ${start.body}`);
   await until('the start has put a process into the gate', () => gates.look(gate) === 'populated');
   await pause(stillMs);
   const listMs = await timed(() => call('GET', '/containers/json?all=1'));
@@ -131,7 +146,12 @@ async function frozenStart() {
   const answer = await gates.thaw(gate);
   const thawMs = round(performance.now() - startMs);
   await until('the container runs after the thaw', () => marked() > 0);
-  say('thaw-runs', { ok: answer === 'open', answer, thawMs, firstLineMs: round(performance.now() - startMs) });
+  say('thaw-runs', {
+    ok: answer === 'open',
+    answer,
+    thawMs,
+    firstLineMs: round(performance.now() - startMs),
+  });
   await until('the engine calls it running', async () => (await state('late')).Running === true);
 }
 
@@ -141,11 +161,21 @@ async function freezeAndReload() {
   const freezeMs = round(performance.now() - startMs);
   const before = marked();
   await pause(stillMs);
-  say('freeze', { ok: answer === 'frozen' && marked() === before, answer, freezeMs, linesWhileFrozen: marked() - before });
+  say('freeze', {
+    ok: answer === 'frozen' && marked() === before,
+    answer,
+    freezeMs,
+    linesWhileFrozen: marked() - before,
+  });
   for (const verb of ['daemon-reload', 'daemon-reexec']) {
     shell('systemctl', verb);
     await pause(stillMs);
-    say(verb, { ok: isFrozen() && marked() === before, isFrozen: isFrozen(), linesWhileFrozen: marked() - before, unit: unitState() });
+    say(verb, {
+      ok: isFrozen() && marked() === before,
+      isFrozen: isFrozen(),
+      linesWhileFrozen: marked() - before,
+      unit: unitState(),
+    });
   }
 }
 
@@ -182,8 +212,10 @@ async function clearAndSee(step) {
 async function lateStart() {
   writeFileSync(`${marks}/ran`, '');
   const start = await call('POST', '/containers/late/start', hangMs);
+  if (start.status !== null)
+    throw new Error(`the start was answered: ${start.status} ${start.body}`);
   await until('the start has put a process into the gate', () => gates.look(gate) === 'populated');
-  const isBlocked = start.status === null && marked() === 0;
+  const isBlocked = start.status === null && marked() === 0 && isFrozen();
   const startMs = performance.now();
   const answer = await gates.clear(gate);
   const clearMs = round(performance.now() - startMs);
@@ -204,10 +236,21 @@ async function lateStart() {
 
 async function openStart() {
   await gates.thaw(gate);
+  // The start that was killed in the frozen gate does not come back.
+  await pause(stillMs);
+  say('thaw-after-clear', {
+    ok: marked() === 0 && gates.look(gate) === 'empty',
+    lines: marked(),
+    look: gates.look(gate),
+  });
   const startMs = performance.now();
   const start = await call('POST', '/containers/late/start', limitMs);
   await until('it runs', () => marked() > 0);
-  say('open-start', { ok: start.status === 204, status: start.status, firstLineMs: round(performance.now() - startMs) });
+  say('open-start', {
+    ok: start.status === 204,
+    status: start.status,
+    firstLineMs: round(performance.now() - startMs),
+  });
 }
 
 async function killWhileFrozen() {
@@ -220,6 +263,16 @@ async function leave() {
   gates.remove(gate);
   await until('the unit is gone', () => unitState() !== 'active' && !existsSync(dir));
   say('remove', { ok: true, unit: unitState() });
+}
+
+/** What a person would look at first. */
+function scene() {
+  return {
+    cgroups: shell('find', dir, '-type', 'd'),
+    events: readFileSync(path.join(dir, 'cgroup.events'), 'utf8'),
+    processes: shell('/bin/busybox', 'ps').split('\n').slice(-30),
+    journal: shell('journalctl', '-b', '-n', '40', '-o', 'cat').split('\n'),
+  };
 }
 
 function marked() {
