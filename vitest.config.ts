@@ -20,7 +20,7 @@ export default defineConfig({
         test: {
           ...native,
           name: 'fast',
-          include: ['test/{unit,property,sim,conformance}/**/*.test.ts'],
+          include: ['test/{unit,property,sim,model,conformance}/**/*.test.ts'],
           testTimeout: 20_000,
           hookTimeout: 30_000,
         },

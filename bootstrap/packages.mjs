@@ -21,6 +21,17 @@ export const testPackages = [
   { name: 'ebtables', has: () => onPath('ebtables') },
   { name: 'procps', has: () => onPath('ps') },
   { name: 'util-linux', has: () => onPath('nsenter') && onPath('unshare') },
+  // The lease protocol's models are searched by a program that Spin writes in C.
+  { name: 'spin', has: () => onPath('spin') },
+  { name: 'gcc', has: () => onPath('gcc') },
+  { name: 'libc6-dev', has: () => existsSync('/usr/include/stdio.h') },
+];
+
+/** Besides those: what the emulated guest of the full end-to-end tests is made and run with. */
+export const guestPackages = [
+  { name: 'qemu-system-x86', has: () => onPath('qemu-system-x86_64') },
+  { name: 'mmdebstrap', has: () => onPath('mmdebstrap') },
+  { name: 'e2fsprogs', has: () => onPath('mke2fs') },
 ];
 
 export const enginePackages = testPackages.filter(({ name }) =>

@@ -5,12 +5,12 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { ensureEngine } from './engine.mjs';
-import { needPackages, testPackages } from './packages.mjs';
+import { guestPackages, needPackages, testPackages } from './packages.mjs';
 import { fail, prepare, root, say, toolEnv } from './setup.mjs';
 
 const codeDirs = ['daemon', 'crdt', 'plugins', 'bootstrap', 'test'];
 
-const targets = { start, test, check, sim, e2e, bench, build };
+const targets = { start, test, check, sim, model, e2e, bench, build };
 
 const [name = '', ...rest] = process.argv.slice(2);
 const target = Object.hasOwn(targets, name) ? targets[name] : null;
@@ -41,8 +41,8 @@ async function test(runtime, args) {
 }
 
 async function e2e(runtime, args) {
-  needPackages(testPackages, 'the end-to-end tests');
   const isFull = args.includes('--full');
+  needPackages(isFull ? [...testPackages, ...guestPackages] : testPackages, 'the end-to-end tests');
   const filters = args.filter((argument) => argument !== '--full');
   return summarise([await e2eShare(runtime, filters, isFull ? { TRELLIS_E2E: 'full' } : {})]);
 }
@@ -117,6 +117,11 @@ async function check(runtime, args) {
 
 async function sim(runtime, args) {
   return run(runtime, ['test/sim/vopr.ts', ...args], { env: toolEnv(runtime) });
+}
+
+async function model(runtime, args) {
+  needPackages(testPackages, 'the models');
+  return run(runtime, ['test/model/check.ts', ...args], { env: toolEnv(runtime) });
 }
 
 async function bench(runtime, args) {
