@@ -23,7 +23,7 @@ test('an unknown target is refused and the known ones are named', () => {
   const { status, stderr } = run('tset');
   expect(status).toBe(1);
   expect(stderr).toContain(
-    "no target 'tset'; use one of start, test, check, sim, e2e, bench, build",
+    "no target 'tset'; use one of start, test, check, sim, model, e2e, bench, build",
   );
 });
 
