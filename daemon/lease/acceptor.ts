@@ -623,21 +623,24 @@ export class Acceptor {
 
   /**
    * Makes room: forgets a lease that nobody wants any more, raising the epoch below which none of the forgotten starts. Its
-   * promise goes too, which is no loss: exclusion rests on grants, not on promises.
+   * promise goes too, which is no loss: exclusion rests on grants, not on promises. The one of the lowest epoch: those of
+   * jobs are high, and the others should not have to start above them.
    */
   #forgetOne(turn: Turn): boolean {
+    let lowest: Seat | null = null;
     for (const seat of this.#seats.values()) {
       const endMs = seat.untilMs + this.#options.lockDelayMs(seat.name);
       if (turn.monoMs < endMs || seat.pending > 0 || seat.parked) continue;
       if (this.#options.isListed(seat.name)) continue;
-      this.#seats.delete(seat.name);
-      if (seat.maxEpoch > this.#floorRest) {
-        this.#floorRest = seat.maxEpoch;
-        turn.persist([{ kind: 'floor-rest', epoch: seat.maxEpoch }]);
-      }
-      return true;
+      if (lowest === null || seat.maxEpoch < lowest.maxEpoch) lowest = seat;
     }
-    return false;
+    if (lowest === null) return false;
+    this.#seats.delete(lowest.name);
+    if (lowest.maxEpoch > this.#floorRest) {
+      this.#floorRest = lowest.maxEpoch;
+      turn.persist([{ kind: 'floor-rest', epoch: lowest.maxEpoch }]);
+    }
+    return true;
   }
 }
 

@@ -16,6 +16,7 @@ import type { GuardDesired, LeaseDesired, LeaseState, LeaseStatus } from './guar
 import { Handovers } from './handover.ts';
 import type { GivingKind, HandoverHost } from './handover.ts';
 import type { Expired, Handover, Learn, PromiseReply, Accepted, Reject } from './messages.ts';
+import { leaseLimits } from './model.ts';
 import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
 import { profiles } from './profiles.ts';
 import { Proposer } from './proposer.ts';
@@ -256,8 +257,10 @@ export class LeaseAgent implements HandoverHost {
     return this.desired?.candidates.filter((host) => host !== this.#shared.self) ?? [];
   }
 
+  /** A frozen environment or host moves nothing by itself; what is taken by command somebody asked for. */
   get isFrozen(): boolean {
-    return this.#shared.desired?.isFrozen === true || this.desired?.isFrozen === true;
+    const isAllFrozen = this.#shared.desired?.isFrozen === true && !this.isByCommand;
+    return isAllFrozen || this.desired?.isFrozen === true;
   }
 
   whyNotHere(): string {
@@ -855,11 +858,36 @@ export class LeaseAgent implements HandoverHost {
   // ---- Commands -------------------------------------------------------------------------------------------------------------
 
   /** By command, for as long as the daemon stays connected. */
-  acquire(command: number, waitMs: number, turn: Turn): void {
+  acquire(
+    command: number,
+    { waitMs, epochMin = 0 }: { readonly waitMs: number; readonly epochMin?: Epoch },
+    turn: Turn,
+  ): void {
     this.isByCommand = true;
+    const isEpoch = Number.isSafeInteger(epochMin) && epochMin <= leaseLimits.counterMax;
+    if (isEpoch) this.proposer.sawEpoch(epochMin - 1);
     this.#acquiring = { id: command, untilMs: turn.authorityMs + Math.max(waitMs, 2_000) };
     this.#isImpatient = waitMs <= 0;
     this.tryNow(turn);
+  }
+
+  /**
+   * Whoever asked is gone or has changed its mind. What voters may have granted is given back, unless something may lie in
+   * the gate. False: nobody waits for it.
+   */
+  cancelAcquire(turn: Turn): boolean {
+    const waiting = this.#acquiring;
+    if (waiting === null) return false;
+    this.#acquiring = null;
+    const { name } = this;
+    turn.refuse(waiting.id, 'LEASE_TIMED_OUT', { name, seconds: 0, reason: 'it was given up' });
+    if (this.isHolding) return true;
+    this.desired = null;
+    const { electorate } = this.#shared;
+    const isClean = !this.gate.hasGate || this.isGateEmpty;
+    if (electorate && isClean) this.proposer.release(electorate, null, turn);
+    else this.proposer.drop();
+    return true;
   }
 
   #refuseAcquire(turn: Turn, other: Owner | null): void {

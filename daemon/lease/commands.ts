@@ -130,9 +130,7 @@ export class Commands {
         this.#switch(id, agent, command.to, command.reason, turn);
         return;
       case 'release':
-        if (this.#isHeld(id, agent, turn)) {
-          agent.handovers.giveUp('release', agent.newId(), command.reason, id, turn);
-        }
+        this.#release(id, agent, command.reason, turn);
         return;
       case 'force-active':
         this.#forceActive(id, agent, turn);
@@ -186,6 +184,14 @@ export class Commands {
     return agent.isHolding && !agent.isParked;
   }
 
+  /** Also of what is only asked for yet: whoever asked may be gone, and would hold it for nobody. */
+  #release(id: number, agent: LeaseAgent, why: string, turn: Turn): void {
+    const wasAsked = agent.cancelAcquire(turn);
+    if (wasAsked && !agent.isHolding) turn.reply(id, { isOk: true });
+    else if (this.#isHeld(id, agent, turn))
+      agent.handovers.giveUp('release', agent.newId(), why, id, turn);
+  }
+
   #switch(id: number, agent: LeaseAgent, to: HostId | null, reason: string, turn: Turn): void {
     if (!this.#isHeld(id, agent, turn)) return;
     const { name } = agent;
@@ -225,7 +231,7 @@ export class Commands {
       { ...command.lease, candidates: candidates.includes(self) ? candidates : [self] },
       turn,
     );
-    agent.acquire(id, command.waitMs, turn);
+    agent.acquire(id, command, turn);
     this.#parts.touch(agent);
   }
 

@@ -42,7 +42,7 @@ const daemonDownMs = 5_000;
 const sweepMsMin = 1;
 
 /** Taken by command: any host of the environment may. */
-const dynamicPrefixes = ['lock/', 'job/', 'invite/'] as const;
+const dynamicPrefixes = ['lock/', 'job/', 'invite/', 'rollout/'] as const;
 
 /** As `volatileState()` gives it. */
 export interface CoreMemory {

@@ -83,8 +83,17 @@ export type GuardCommand =
     }
   /** On the holder: stop the workload and give the lease up; nobody here takes it for 15 s. */
   | { readonly kind: 'release'; readonly name: LeaseName; readonly reason: string }
-  /** Take a lease for as long as the daemon's connection and the process live (`trellis lock`, jobs, invite uses). */
-  | { readonly kind: 'acquire'; readonly lease: LeaseDesired; readonly waitMs: number }
+  /**
+   * Take a lease for as long as the daemon's connection and the process live (`trellis lock`, jobs, invite uses). One at a
+   * time for each name; `release` also ends the asking. Its epoch is at least `epochMin`, and just that if nobody ever had
+   * one as high: whoever numbers what it does by it does each thing once.
+   */
+  | {
+      readonly kind: 'acquire';
+      readonly lease: LeaseDesired;
+      readonly waitMs: number;
+      readonly epochMin?: Epoch;
+    }
   /** Durable, without end: everything held (or one) is kept through a stop of everything. */
   | { readonly kind: 'park'; readonly name: LeaseName | null }
   | { readonly kind: 'unpark'; readonly name: LeaseName | null }

@@ -7,7 +7,7 @@
  */
 import type { HostId } from '../../crdt/ids.ts';
 
-/** 'service/<env>/<id>', 'storage/<env>/<id>', 'planner/<env>', 'invite/<id>', 'job/<env>/<id>', 'lock/<name>'. */
+/** 'service/<env>/<id>', 'storage/<env>/<id>', 'planner/<env>', 'invite/<id>', 'job/<env>/<id>', 'rollout/<env>/<id>', 'lock/<name>'. */
 export type LeaseName = string;
 
 /** 24 hex digits; new at every start of a guard that cannot continue the state of this boot. */
