@@ -133,7 +133,27 @@ export const calm: LeaseWorldOptions = {
   forMs: 10_000,
 };
 
-export function drawOptions(random: SimRandom): LeaseWorldOptions {
+/** `fixed` stands, and what was drawn is made to fit it. */
+export function optionsOf(
+  random: SimRandom,
+  fixed: Partial<LeaseWorldOptions> = {},
+): LeaseWorldOptions {
+  const options = { ...drawOptions(random), ...fixed };
+  const { hostCount, witness } = options;
+  const isHost = (index: number): boolean => index < hostCount && index !== options.witness;
+  return {
+    ...options,
+    voterCount: Math.min(options.voterCount, hostCount),
+    witness: witness !== null && witness < hostCount ? witness : null,
+    candidates: options.leases.map((_, index) => {
+      const some = options.candidates[index]?.filter(isHost) ?? [];
+      return some.length === 0 ? [0] : some;
+    }),
+    rates: Array.from({ length: hostCount }, (_, index) => options.rates[index] ?? 1),
+  };
+}
+
+function drawOptions(random: SimRandom): LeaseWorldOptions {
   const sometimes = (max: number): number => (random.chance(0.5) ? random.between(0, max) : 0);
   const hostCount = random.pick([1, 2, 2, 3, 3, 3, 4, 5]);
   const voterCount = Math.min(hostCount, random.pick([1, 2, 2, 3, 3, 3, 5]));

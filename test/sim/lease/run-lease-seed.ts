@@ -3,7 +3,7 @@ import { SimRandom } from '../sim-random.ts';
 import { Breach } from './checkers/checks.ts';
 import type { CoreFactory } from './core-port.ts';
 import { Faults } from './faults.ts';
-import { drawOptions, type LeaseWorldOptions } from './options.ts';
+import { optionsOf, type LeaseWorldOptions } from './options.ts';
 import { LeaseWorld } from './world.ts';
 
 export interface LeaseOutcome {
@@ -31,10 +31,7 @@ export function runLeaseSeed(
     readonly stepsMax?: number;
   } = {},
 ): LeaseOutcome {
-  const options = {
-    ...drawOptions(new SimRandom(`lease/${seed}/options`)),
-    ...settings.options,
-  };
+  const options = optionsOf(new SimRandom(`lease/${seed}/options`), settings.options);
   let world: LeaseWorld | null = null;
   let faults: Faults | null = null;
   let law: string | null = null;

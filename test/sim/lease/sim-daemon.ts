@@ -176,7 +176,19 @@ export class SimDaemon {
       if (lease.state !== 'active' && lease.state !== 'parked') continue;
       if (lease.gate !== 'open' || this.#stopping.has(lease.name)) continue;
       this.#startContainer(lease.name);
+      this.#pauseSometimes(lease.name);
     }
+  }
+
+  /** For a copy of its storage; the resume may come late or never. */
+  #pauseSometimes(name: string): void {
+    if (this.#world.isKind || !this.#random.chance(0.1)) return;
+    const maxMs = this.#random.chance(0.5) ? 500 : 1_000;
+    this.#world.command(this.#machine.index, { kind: 'pause', name, maxMs });
+    if (this.#random.chance(0.8))
+      this.#later(this.#random.between(1, 1_500), () =>
+        this.#world.command(this.#machine.index, { kind: 'resume', name }),
+      );
   }
 
   #startContainer(name: string): void {

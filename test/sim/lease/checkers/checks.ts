@@ -36,7 +36,12 @@ import type {
   Reject,
   Release,
 } from '../../../../daemon/lease/messages.ts';
-import { majorityOf, type ChosenConfig, type Instant } from '../../../../daemon/lease/model.ts';
+import {
+  majorityOf,
+  type Ballot,
+  type ChosenConfig,
+  type Instant,
+} from '../../../../daemon/lease/model.ts';
 import { clockMarginMs, clockRateError, profiles } from '../../../../daemon/lease/profiles.ts';
 import { foreverMs } from '../../../../daemon/lease/gate.ts';
 import type { Machine, SimGate } from '../machine.ts';
@@ -175,12 +180,14 @@ export class Checks {
     if (isVolatileKept) return;
     // A host that never knew any voters has never granted anything.
     const isNew = !machine.durable.has('chosen');
-    this.#silentUntil[index] = isNew ? 0 : (isFreshBoot ? 0 : now.monoMs) + this.#ttlMsMax();
+    this.#silentUntil[index] = isNew ? 0 : (isFreshBoot ? 0 : now.monoMs) + this.#ttlMsMax(machine);
     this.#forget(index);
   }
 
-  #ttlMsMax(): number {
-    return this.#newest?.config.ttlMsMax ?? 0;
+  /** It cannot have granted for longer than the voters that it knew allowed. */
+  #ttlMsMax(machine: Machine): number {
+    const link = machine.durable.get('chosen');
+    return link?.kind === 'chosen' ? link.chosen.config.ttlMsMax : 0;
   }
 
   /** This host's acceptor has lost its memory. */
@@ -220,7 +227,7 @@ export class Checks {
     this.#isLateAnswer = event.kind === 'persisted';
     if (event.kind === 'desired') this.#desired[machine.index] = event.desired;
     if (event.kind === 'clock' && event.what === 'suspend') {
-      this.#silentUntil[machine.index] = now.monoMs + this.#ttlMsMax();
+      this.#silentUntil[machine.index] = now.monoMs + this.#ttlMsMax(machine);
       this.#forget(machine.index);
       return;
     }
@@ -326,7 +333,7 @@ export class Checks {
     machine: Machine,
     name: string,
     now: Instant,
-    under: { generation: number; n: number; isFull?: boolean },
+    under: { generation: number; n: number; isFull?: boolean; ballot?: Ballot },
   ): void {
     const { index } = machine;
     const core = this.#world.guards[index]?.core;
@@ -349,6 +356,9 @@ export class Checks {
         `h${index} gives up the live grant of ${record.host[0]}/${record.session.slice(0, 4)} on ${name} for ` +
           (granted === null ? 'nothing' : `${granted.host[0]}/${granted.session.slice(0, 4)}`),
       );
+    // Said of an earlier ballot, after a later one was granted in the same turn.
+    const isOld = under.ballot !== undefined && granted?.counter !== under.ballot.counter;
+    if (isOld && record !== null && granted?.session === record.session) return;
     const isSame =
       record !== null && granted?.session === record.session && granted.counter === record.counter;
     const link = isSame ? record : under;
@@ -362,7 +372,8 @@ export class Checks {
             generation: link.generation,
             n: link.n,
             isDoubtful: false,
-            isFull: under.isFull ?? (isSame && record.isFull),
+            // What was said first of a ballot counts: that answer may be the one that arrives.
+            isFull: isSame ? record.isFull : under.isFull === true,
             deadlineMonoMs: seat.untilMs,
             boot: machine.boot,
           };
