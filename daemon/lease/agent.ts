@@ -129,6 +129,8 @@ export class LeaseAgent implements HandoverHost {
   #startMs = 0;
   #tries = 0;
   #turnMs = 0;
+  #turnEpoch: Epoch = -1;
+  #wasAllowed = false;
   #graceMs: number = agentLimits.pushGraceMs;
   #holdOffMs = 0;
   #holdOffWhy = '';
@@ -305,7 +307,7 @@ export class LeaseAgent implements HandoverHost {
   /** On the authority clock. */
   nextMs(): number {
     let next = Math.min(this.proposer.nextMs(), this.handovers.nextMs());
-    if (!this.isParked) next = Math.min(next, this.gate.nextMs());
+    next = Math.min(next, this.isParked ? this.gate.pauseEndMs() : this.gate.nextMs());
     if (this.isHolding) {
       next = Math.min(next, this.proposer.untilMs, this.#learnMs);
       if (this.proposer.purpose !== 'park' && this.gate.state !== 'failed')
@@ -496,8 +498,13 @@ export class LeaseAgent implements HandoverHost {
     if (this.#forcing && turn.authorityMs >= this.#forcing.untilMs) this.#refuseForce(turn);
     const shared = this.#shared;
     if (this.proposer.purpose !== null || !shared.electorate) return;
+    const isAllowed = this.whyNotHere() === '';
+    // All that waited for the same (an end of a freeze) take their turns.
+    if (isAllowed && !this.#wasAllowed)
+      this.#tryMs = Math.max(this.#tryMs, turn.authorityMs + this.#stagger());
+    this.#wasAllowed = isAllowed;
     if (turn.authorityMs < this.#tryMs) return;
-    if (this.#isForced ? turn.authorityMs < this.#forceAtMs : this.whyNotHere() !== '') return;
+    if (this.#isForced ? turn.authorityMs < this.#forceAtMs : !isAllowed) return;
     // A gate that is being emptied may still prove that it cannot be.
     if (this.gate.hasGate && this.gate.onLoss !== 'keep' && this.gate.state === 'unknown') return;
     this.proposer.acquire(shared.electorate, shared.session, this.#isForced, turn);
@@ -701,7 +708,9 @@ export class LeaseAgent implements HandoverHost {
     if (this.#hint && epoch < this.#hint.epoch) return;
     const now = turn.authorityMs;
     this.#graceMs = agentLimits.pushGraceMs;
-    if (now - this.#turnMs < 500) return;
+    // Every voter says so; the first one counts.
+    if (epoch === this.#turnEpoch && now - this.#turnMs < 500) return;
+    this.#turnEpoch = epoch;
     this.#turnMs = Math.max(now, this.#startMs) + this.#stagger();
     if (this.#turnMs < this.#tryMs) this.#tryMs = this.#turnMs;
     this.#tries = 0;
@@ -833,7 +842,8 @@ export class LeaseAgent implements HandoverHost {
   #onResumed(turn: Turn): void {
     this.isParked = false;
     this.isHolding = true;
-    this.#renewSoon(turn);
+    // The voters keep the park until somebody with a deadline renews.
+    this.#renewMs = turn.authorityMs;
     this.#endUnpark(turn);
     turn.event('lease.unparked', 'info', this.name, `epoch ${this.epoch}`);
     this.#tellLearn('active', this.others(), turn);
@@ -940,7 +950,7 @@ export class LeaseAgent implements HandoverHost {
   #state(): LeaseState {
     if (this.isParked) return 'parked';
     if (this.isHolding) {
-      if (this.handovers.isGiving) return 'handing-over';
+      if (this.handovers.isStopping) return 'handing-over';
       if (this.gate.isOpen) return 'active';
       return this.gate.epoch === this.epoch && !this.gate.isEmpty ? 'frozen' : 'opening';
     }

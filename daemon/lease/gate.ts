@@ -39,12 +39,26 @@ export interface GateMemory {
   readonly untilMs: number;
 }
 
+/** Longest time for which a workload is stopped on request, and how long it runs at least between two of them. */
+export const pauseMsMax = 1_000;
+const pauseEveryMs = 2_000;
 /** A gate that could not be emptied is tried again after this. */
 const retryMs = 5_000;
 /** No deadline, and survives JSON. */
 export const foreverMs = 1e15;
 
+/** What is remembered of a paused gate. */
+const passing = { freezing: 'freezing', frozen: 'freezing', thawing: 'opening' } as const;
+
 type Act = Extract<CoreEffect, { kind: 'gate' }>['act'];
+
+/** Frozen on request for a moment. The gate counts as open meanwhile: all that ends an open gate ends a pause. */
+interface Pause {
+  /** The command that is answered when everything stands still; null: it was. */
+  id: number | null;
+  readonly untilMs: number;
+  stage: 'freezing' | 'frozen' | 'thawing';
+}
 
 export class Gate {
   readonly name: LeaseName;
@@ -76,6 +90,8 @@ export class Gate {
   /** When the last kill was asked for. */
   #killMs = -foreverMs;
   #why = '';
+  #pause: Pause | null = null;
+  #pauseAgainMs = -foreverMs;
 
   constructor(name: LeaseName, profile: Profile) {
     this.name = name;
@@ -91,7 +107,9 @@ export class Gate {
   }
 
   volatile(): GateMemory {
-    const { state, isEmpty, epoch, untilMs } = this;
+    const { isEmpty, epoch, untilMs } = this;
+    // Whoever goes on from here freezes what may not be frozen yet, and opens it when it is held.
+    const state = this.#pause === null ? this.state : passing[this.#pause.stage];
     return { state, isEmpty, epoch, untilMs };
   }
 
@@ -108,6 +126,15 @@ export class Gate {
 
   /** On the authority clock. */
   nextMs(): number {
+    return Math.min(this.pauseEndMs(), this.#nextEndMs());
+  }
+
+  /** On the authority clock; Infinity: nothing is paused. */
+  pauseEndMs(): number {
+    return this.#pause === null || this.#pause.stage === 'thawing' ? Infinity : this.#pause.untilMs;
+  }
+
+  #nextEndMs(): number {
     if (this.state === 'failed') return this.#retryMs;
     if (this.untilMs === 0 || this.untilMs >= foreverMs) return Infinity;
     const isLoose = this.state === 'open' || this.state === 'opening';
@@ -125,6 +152,12 @@ export class Gate {
    * since the contents were frozen, so that they may go on under a new epoch.
    */
   settle(turn: Turn, wish: GateWish, epoch: Epoch, untilMs: number, isResumable: boolean): void {
+    this.#follow(turn, wish, epoch, untilMs, isResumable);
+    // Last: nothing is thawed that was to be closed in the same moment.
+    if (turn.authorityMs >= this.pauseEndMs()) this.#thawPaused(turn, 'it did not freeze in time');
+  }
+
+  #follow(turn: Turn, wish: GateWish, epoch: Epoch, untilMs: number, isResumable: boolean): void {
     if (!this.#isAsked) this.#askAgain(turn);
     if (wish === 'parked') {
       // Without a deadline: only its own end, unparking or force take it from here.
@@ -150,6 +183,10 @@ export class Gate {
   answered(turn: Turn, token: number, result: GateResult): void {
     if (token !== this.#token || !this.#isAsked) return;
     this.#isAsked = false;
+    if (this.#pause !== null) {
+      this.#onPauseAnswer(turn, this.#pause, result);
+      return;
+    }
     if (result === 'open' && this.state === 'opening') {
       this.state = 'open';
       if (this.hasTraffic) turn.push({ kind: 'traffic', name: this.name, untilMs: this.untilMs });
@@ -172,8 +209,58 @@ export class Gate {
     }
   }
 
+  /** Freezes what is open until `resumePaused`, at most `maxMs`; answers `id` once it stands still. Null, or why not. */
+  pause(turn: Turn, maxMs: number, id: number): string | null {
+    if (!this.hasGate) return 'nothing runs under it';
+    if (this.state !== 'open') return 'its gate is not open';
+    if (this.#pause !== null) return 'it is paused already';
+    if (turn.authorityMs < this.#pauseAgainMs) return 'it was paused a moment ago';
+    this.#pauseAgainMs = turn.authorityMs + pauseEveryMs;
+    this.#pause = { id, untilMs: turn.authorityMs + maxMs, stage: 'freezing' };
+    this.#act(turn, 'freeze');
+    return null;
+  }
+
+  /** Did it stand still until now? */
+  resumePaused(turn: Turn): boolean {
+    const isWhole = this.#pause?.stage === 'frozen' && turn.authorityMs < this.#pause.untilMs;
+    if (this.pauseEndMs() < Infinity) this.#thawPaused(turn, 'it was resumed before it was frozen');
+    return isWhole;
+  }
+
+  /** Only within authority; beyond it the next `settle` closes the gate. */
+  #thawPaused(turn: Turn, why: string): void {
+    const isCovered = turn.authorityMs < this.untilMs - this.profile.freezeBeforeMs;
+    if (this.#pause === null || (!isCovered && this.onLoss !== 'keep')) return;
+    this.#refusePause(turn, this.#pause, why);
+    this.#pause.stage = 'thawing';
+    this.#act(turn, 'thaw');
+  }
+
+  #onPauseAnswer(turn: Turn, pause: Pause, result: GateResult): void {
+    if (result === 'frozen' && pause.stage === 'freezing') {
+      pause.stage = 'frozen';
+      if (pause.id !== null) turn.reply(pause.id, { isOk: true, epoch: this.epoch });
+      pause.id = null;
+    } else if (result === 'open' && pause.stage === 'thawing') {
+      this.#pause = null;
+    } else this.clear(turn, `the gate answered ${result}`);
+  }
+
+  #refusePause(turn: Turn, pause: Pause, reason: string): void {
+    if (pause.id !== null) turn.refuse(pause.id, 'LEASE_BUSY', { name: this.name, reason });
+    pause.id = null;
+  }
+
+  /** The gate closes for another reason. */
+  #endPause(turn: Turn): void {
+    if (this.#pause !== null) this.#refusePause(turn, this.#pause, 'its gate was closed');
+    this.#pause = null;
+  }
+
   /** Kills everything inside and verifies it; leaves the gate closed. */
   clear(turn: Turn, why: string): void {
+    this.#endPause(turn);
     if (this.state === 'open' || this.state === 'opening') this.#cut(turn);
     else if (this.state === 'unknown' && this.hasTraffic)
       turn.push({ kind: 'traffic', name: this.name, untilMs: null });
@@ -203,6 +290,10 @@ export class Gate {
         }
         return;
       case 'closed':
+        if (!this.hasGate) {
+          this.#open(turn, epoch, untilMs);
+          return;
+        }
         // Empty once is not empty now: an engine may have carried out a late start into the closed gate.
         if (epoch === this.epoch || epoch === this.#clearedFor || (isResumable && !this.isEmpty))
           this.#open(turn, epoch, untilMs);
@@ -297,6 +388,7 @@ export class Gate {
   }
 
   #close(turn: Turn, why: string): void {
+    this.#endPause(turn);
     this.#cut(turn);
     this.#why = why;
     this.state = 'freezing';

@@ -104,6 +104,11 @@ export class Handovers {
     return this.#giving !== null;
   }
 
+  /** The workload is being, or was, stopped for it. */
+  get isStopping(): boolean {
+    return this.#giving !== null && this.#giving.step !== 'preparing';
+  }
+
   get isAwaited(): boolean {
     return this.#awaiting !== null;
   }

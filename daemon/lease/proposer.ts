@@ -364,7 +364,13 @@ export class Proposer {
   onReject(from: HostId, message: Reject, turn: Turn): Outcome | null {
     this.#saw(message.promisedCounter, message.maxEpoch);
     const attempt = this.#match(message);
-    if (!attempt) return null;
+    if (!attempt) {
+      // A majority was faster; that voter serves us again from the next renewal on.
+      const isOurs = this.#ballot !== null && message.ballot.session === this.#ballot.session;
+      if (message.why === 'epoch' && isOurs && message.ballot.counter === this.#ballot?.counter)
+        this.#serveEpoch = Math.max(this.#serveEpoch, message.maxEpoch + 1);
+      return null;
+    }
     const bit = voterBit(attempt.electorate, from);
     if (bit === 0) return null;
     attempt.why = message.why;
