@@ -3,6 +3,7 @@ import type { HostId } from '../../crdt/ids.ts';
 import type { Acceptor } from './acceptor.ts';
 import type { LeaseAgent, Shared } from './agent.ts';
 import type { Chain } from './chain.ts';
+import { pauseMsMax } from './gate.ts';
 import type { GuardCommand, GuardReply } from './guard-api.ts';
 import { leaseLimits } from './model.ts';
 import type { Instant, LeaseName } from './model.ts';
@@ -61,6 +62,15 @@ export class Commands {
         return;
       case 'force-voters':
         this.#forceVoters(id, command.voters, command.assertDead, turn, now);
+        return;
+      case 'pause':
+        this.#one(id, command.name, turn, (agent) => this.#pause(id, agent, command.maxMs, turn));
+        return;
+      case 'resume':
+        this.#one(id, command.name, turn, (agent) => {
+          if (agent.gate.resumePaused(turn)) turn.reply(id, { isOk: true, epoch: agent.epoch });
+          else this.#busy(id, agent, 'it did not stand still until now', turn);
+        });
         return;
       case 'daemon-stopping':
         this.#parts.daemonStopping();
@@ -190,6 +200,18 @@ export class Commands {
     if (wasAsked && !agent.isHolding) turn.reply(id, { isOk: true });
     else if (this.#isHeld(id, agent, turn))
       agent.handovers.giveUp('release', agent.newId(), why, id, turn);
+  }
+
+  #pause(id: number, agent: LeaseAgent, maxMs: number, turn: Turn): void {
+    if (!(maxMs >= 1 && maxMs <= pauseMsMax)) {
+      turn.refuse(id, 'INVALID', { reason: `a pause lasts 1 to ${pauseMsMax} ms, not ${maxMs}` });
+      return;
+    }
+    if (!this.#isHeld(id, agent, turn)) return;
+    const reason = agent.handovers.isGiving
+      ? 'it is being handed over'
+      : agent.gate.pause(turn, maxMs, id);
+    if (reason !== null) this.#busy(id, agent, reason, turn);
   }
 
   #switch(id: number, agent: LeaseAgent, to: HostId | null, reason: string, turn: Turn): void {

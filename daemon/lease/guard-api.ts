@@ -84,6 +84,13 @@ export type GuardCommand =
   /** On the holder: stop the workload and give the lease up; nobody here takes it for 15 s. */
   | { readonly kind: 'release'; readonly name: LeaseName; readonly reason: string }
   /**
+   * On the holder: freeze what runs under it for at most `maxMs` (1 to 1,000 ms; once per 2 s), for a copy of one moment.
+   * Answered when it stands still. It goes on by itself then; the lease is renewed meanwhile.
+   */
+  | { readonly kind: 'pause'; readonly name: LeaseName; readonly maxMs: number }
+  /** Ends a pause sooner. Refused when it had not stood still until now. */
+  | { readonly kind: 'resume'; readonly name: LeaseName }
+  /**
    * Take a lease for as long as the daemon's connection and the process live (`trellis lock`, jobs, invite uses). One at a
    * time for each name; `release` also ends the asking. Its epoch is at least `epochMin`, and just that if nobody ever had
    * one as high: whoever numbers what it does by it does each thing once.

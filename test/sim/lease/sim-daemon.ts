@@ -16,6 +16,7 @@ export class SimDaemon {
   readonly #world: LeaseWorld;
   readonly #machine: Machine;
   readonly #random: SimRandom;
+  readonly #pauses: SimRandom;
   isUp = false;
   isConnected = false;
   /** Of the operators' wishes, as this daemon has heard them. */
@@ -28,6 +29,7 @@ export class SimDaemon {
     this.#world = world;
     this.#machine = machine;
     this.#random = world.random.fork(`daemon/${machine.index}`);
+    this.#pauses = world.random.fork(`pauses/${machine.index}`);
     this.view = world.truth;
   }
 
@@ -182,11 +184,11 @@ export class SimDaemon {
 
   /** For a copy of its storage; the resume may come late or never. */
   #pauseSometimes(name: string): void {
-    if (this.#world.isKind || !this.#random.chance(0.1)) return;
-    const maxMs = this.#random.chance(0.5) ? 500 : 1_000;
+    if (this.#world.isKind || !this.#pauses.chance(0.1)) return;
+    const maxMs = this.#pauses.chance(0.5) ? 500 : 1_000;
     this.#world.command(this.#machine.index, { kind: 'pause', name, maxMs });
-    if (this.#random.chance(0.8))
-      this.#later(this.#random.between(1, 1_500), () =>
+    if (this.#pauses.chance(0.8))
+      this.#later(this.#pauses.between(1, 1_500), () =>
         this.#world.command(this.#machine.index, { kind: 'resume', name }),
       );
   }
