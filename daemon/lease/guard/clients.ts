@@ -3,6 +3,8 @@
  *
  * Status goes to everybody after a change, at most every `statusMs` and never for more than a twentieth of the time, and
  * every second while anything is held.
+ *
+ * A lease that was taken by command belongs to the connection that asked, and ends with it.
  */
 import type {
   FromGuard,
@@ -37,7 +39,8 @@ export interface ClientEvents {
 }
 
 interface Waiting {
-  readonly connection: Connection;
+  /** Null: the guard itself asked. */
+  readonly connection: Connection | null;
   readonly id: number;
   readonly command: GuardCommand;
 }
@@ -81,8 +84,27 @@ export class Clients {
     if (waiting === undefined) return;
     this.#waiting.delete(id);
     const { connection, command } = waiting;
-    if (command.kind === 'acquire' && !reply.isOk) connection.acquired.delete(command.lease.name);
-    connection.send({ kind: 'reply', id: waiting.id, reply });
+    if (command.kind === 'acquire' && reply.isOk) connection?.acquired.add(command.lease.name);
+    connection?.send({ kind: 'reply', id: waiting.id, reply });
+  }
+
+  /** The id of a command of the guard's own; nobody is told the answer. */
+  ask(command: GuardCommand): number {
+    this.#lastId += 1;
+    this.#waiting.set(this.#lastId, { connection: null, id: this.#lastId, command });
+    return this.#lastId;
+  }
+
+  /** Somebody else than whoever sent command `id` waits for this lease. */
+  isAskedFor(name: LeaseName, id: number): boolean {
+    for (const [other, { command }] of this.#waiting)
+      if (other !== id && command.kind === 'acquire' && command.lease.name === name) return true;
+    return false;
+  }
+
+  /** Whoever took this lease has it no more: its end is not the lease's. */
+  disown(name: LeaseName): void {
+    for (const connection of this.#socket.connections()) connection.acquired.delete(name);
   }
 
   notice(notice: GuardNotice): void {
@@ -100,7 +122,8 @@ export class Clients {
   pushStatus(): void {
     if (this.#push !== null) clearTimeout(this.#push);
     this.#push = null;
-    const greeted = this.#greeted();
+    // Who is behind gets the next one: each says everything.
+    const greeted = this.#greeted().filter(({ isBehind }) => !isBehind);
     if (greeted.length === 0) return;
     const startMs = performance.now();
     const text = this.#statusText(null);
@@ -148,18 +171,41 @@ export class Clients {
       connection.send({ kind: 'reply', id, reply: { isOk: false, code: 'BUSY', details } });
       return;
     }
+    // A tool that lost its lease and then gives it back must not give back what another has taken since.
+    if (command.kind === 'release' && !this.#mayRelease(connection, command.name)) {
+      const details = { name: command.name, host: '', reason: 'it is not of this connection' };
+      connection.send({
+        kind: 'reply',
+        id,
+        reply: { isOk: false, code: 'LEASE_NOT_HELD', details },
+      });
+      return;
+    }
     this.#lastId += 1;
     this.#waiting.set(this.#lastId, { connection, id, command });
-    if (command.kind === 'acquire') connection.acquired.add(command.lease.name);
-    if (command.kind === 'release') connection.acquired.delete(command.name);
     this.#events.onCommand(this.#lastId, command);
   }
 
+  /** The daemon speaks for people and may release anything. */
+  #mayRelease(connection: Connection, name: LeaseName): boolean {
+    if (connection.isDaemon || connection.acquired.has(name)) return true;
+    return this.#askedBy(connection).includes(name);
+  }
+
+  #askedBy(connection: Connection): LeaseName[] {
+    return [...this.#waiting.values()].flatMap((waiting) =>
+      waiting.connection === connection && waiting.command.kind === 'acquire'
+        ? [waiting.command.lease.name]
+        : [],
+    );
+  }
+
   #onClose(connection: Connection): void {
+    const names = new Set([...connection.acquired, ...this.#askedBy(connection)]);
     for (const [id, waiting] of this.#waiting) {
       if (waiting.connection === connection) this.#waiting.delete(id);
     }
-    if (connection.acquired.size > 0) this.#events.onAbandoned([...connection.acquired]);
+    if (names.size > 0) this.#events.onAbandoned([...names]);
     const isLast = !this.#socket.connections().some(({ isDaemon }) => isDaemon);
     if (connection.isDaemon && isLast) this.#events.onDaemon(false);
   }

@@ -28,6 +28,7 @@ import { Effects } from './effects.ts';
 import type { Gates } from './gates.ts';
 import { GateProof } from './gate-proof.ts';
 import { LeaseDirs } from './lease-dir.ts';
+import { faultOf } from './desired-fault.ts';
 import { isGateName, LeaseTable, type LeaseEntry } from './lease-table.ts';
 import { Mesh } from './mesh.ts';
 import { profiles } from '../profiles.ts';
@@ -64,8 +65,12 @@ interface Kept {
 }
 
 const housekeepingMs = 1_000;
-/** Id of commands of our own. */
-const nobodyWaits = -1;
+/** Answers to a release after which nothing is held any more. */
+const releasedCodes: ReadonlySet<string> = new Set([
+  'LEASE_NOT_HELD',
+  'LEASE_UNKNOWN',
+  'LEASE_LOST',
+]);
 
 export class Guard {
   readonly #parts: GuardParts;
@@ -424,7 +429,13 @@ export class Guard {
   }
 
   #mayAcquire(id: number, command: Extract<GuardCommand, { kind: 'acquire' }>): boolean {
-    const { gate } = command.lease;
+    const { gate, name } = command.lease;
+    if (this.#isTaken(id, name)) {
+      const details = { name, reason: 'this host has it' };
+      this.#clients.reply(id, { isOk: false, code: 'LEASE_BUSY', details });
+      return false;
+    }
+    this.#clients.disown(name);
     if (gate === null) {
       this.#table.addAcquired(command.lease);
       return true;
@@ -440,6 +451,14 @@ export class Guard {
     return true;
   }
 
+  /** Taken here, or about to be: what is known of it, its gate above all, must stay as it is. */
+  #isTaken(id: number, name: string): boolean {
+    if (this.#table.isWanted(name)) return false;
+    if (this.#clients.isAskedFor(name, id)) return true;
+    const { leases } = this.#status();
+    return leases.some((lease) => lease.name === name);
+  }
+
   #reply(id: number, reply: GuardReply): void {
     const command = this.#clients.commandOf(id);
     if (command?.kind === 'acquire') {
@@ -448,7 +467,11 @@ export class Guard {
       this.#clients.reply(id, reply.isOk ? { ...reply, ...this.#wayIn(name) } : reply);
       return;
     }
-    if (command?.kind === 'release' && reply.isOk) this.#table.dropAcquired(command.name);
+    const isOver = reply.isOk || releasedCodes.has(reply.code);
+    if (command?.kind === 'release' && isOver && !this.#clients.isAskedFor(command.name, id)) {
+      this.#table.dropAcquired(command.name);
+      this.#clients.disown(command.name);
+    }
     this.#clients.reply(id, reply);
     if (command?.kind === 'exit' && reply.isOk) void this.stop().then(() => this.#parts.exit(0));
   }
@@ -462,8 +485,7 @@ export class Guard {
     if (notice.kind !== 'stop' || !this.#table.isAcquired(notice.name)) return;
     // No daemon runs what a tool put there: the gate is emptied at once.
     const { name, id } = notice;
-    const command = { kind: 'stopped', name, id, isStopped: true, why: '' } as const;
-    this.#loop?.enqueue({ kind: 'command', id: nobodyWaits, command });
+    this.#tellCore({ kind: 'stopped', name, id, isStopped: true, why: '' });
   }
 
   #wayIn(name: string): { gateProcs?: readonly string[]; leaseDir?: string } {
@@ -473,14 +495,12 @@ export class Guard {
   }
 
   #abandon(names: readonly string[]): void {
-    for (const name of names) {
-      const reason = 'whoever took it is gone';
-      this.#loop?.enqueue({
-        kind: 'command',
-        id: nobodyWaits,
-        command: { kind: 'release', name, reason },
-      });
-    }
+    for (const name of names)
+      this.#tellCore({ kind: 'release', name, reason: 'whoever took it is gone' });
+  }
+
+  #tellCore(command: GuardCommand): void {
+    this.#loop?.enqueue({ kind: 'command', id: this.#clients.ask(command), command });
   }
 
   async #onTestGate(answer: (reply: GuardReply) => void): Promise<void> {
@@ -577,14 +597,4 @@ export class Guard {
       this.#dirs.remove(gate);
     }
   }
-}
-
-/** The daemon is root's, but a bug in it must not become one here. */
-function faultOf(desired: GuardDesired): string | null {
-  if (desired.v !== 1) return `version ${String(desired.v)}`;
-  if (!/^[0-9a-f]{32}$/.test(desired.self)) return 'self is no host id';
-  if (!/^[0-9a-f]{8}$/.test(desired.cluster8)) return 'cluster8 is no short cluster id';
-  if (!Array.isArray(desired.leases) || !Array.isArray(desired.peers)) return 'lists are missing';
-  const bad = desired.leases.find(({ gate }) => gate !== null && !isGateName(gate));
-  return bad === undefined ? null : `${String(bad.gate)} cannot name a gate`;
 }

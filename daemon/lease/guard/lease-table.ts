@@ -42,6 +42,11 @@ export class LeaseTable {
     return this.#wanted.get(name) ?? this.#acquired.get(name) ?? this.#former.get(name) ?? null;
   }
 
+  /** By the daemon's wish: such a lease is not to be had by command. */
+  isWanted(name: LeaseName): boolean {
+    return this.#wanted.has(name);
+  }
+
   /** Wanted or taken now. */
   all(): LeaseEntry[] {
     return [...this.#wanted.values(), ...this.#acquired.values()];
