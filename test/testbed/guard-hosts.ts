@@ -52,6 +52,8 @@ export interface WorldOptions {
 
 export class GuardWorld {
   readonly dir = mkdtempSync(path.join(tmpdir(), 'trellis-guards-'));
+  /** On tmpfs, as /run is. */
+  readonly runDir = mkdtempSync('/dev/shm/trellis-guards-');
   readonly namespace = `tg${process.pid}`;
   readonly cgroup: string;
   readonly clusterId = hex(randomBytes(16)) as ClusterId;
@@ -137,7 +139,7 @@ export class GuardWorld {
       rmdirSync(dir);
     }
     execFileSync('ip', ['netns', 'del', this.namespace]);
-    rmSync(this.dir, { recursive: true, force: true });
+    for (const dir of [this.dir, this.runDir]) rmSync(dir, { recursive: true, force: true });
   }
 }
 
@@ -168,7 +170,7 @@ export class GuardHost {
     this.#dir = path.join(world.dir, this.name);
     const seed = randomBytes(32);
     mkdirSync(path.join(this.#dir, 'state'), { recursive: true });
-    mkdirSync(path.join(this.#dir, 'run'));
+    mkdirSync(this.runDir);
     const { clusterId } = world;
     const leaseKey = keyPairFromSeed(seed).publicKey;
     const certificate = certifyLeaseKey({ clusterId, host: this.host, leaseKey }, this.#hostKeys);
@@ -190,7 +192,7 @@ export class GuardHost {
   }
 
   get runDir(): string {
-    return path.join(this.#dir, 'run');
+    return path.join(this.world.runDir, this.name);
   }
 
   gate(number = 0): string {

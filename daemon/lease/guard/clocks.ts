@@ -60,18 +60,30 @@ export class Clocks {
    * `wall`: the wall clock was set, or the host was paused from outside and then told the time.
    */
   jump(): ClockJump | null {
-    // The monotonic clock is read on both sides of the others, so that being preempted between the reads is not a jump.
-    const beforeMs = this.#raw.monoMs();
-    const bootMs = this.#raw.bootMs();
-    const wallMs = this.#raw.wallMs();
-    const afterMs = this.#raw.monoMs();
-    const boot = gap(bootMs, beforeMs, afterMs, this.#bootAheadMs);
-    const wall = gap(wallMs, beforeMs, afterMs, this.#wallAheadMs);
+    const { boot, wall } = this.#gaps();
     this.#bootAheadMs += boot;
     // Slow drift between two looks is followed, since only a step counts.
     this.#wallAheadMs += wall;
     if (Math.abs(boot) > jumpMs) return 'suspend';
     return Math.abs(wall) > jumpMs ? 'wall' : null;
+  }
+
+  /** Whether `jump` would say so; changes nothing. */
+  hasJumped(): boolean {
+    const { boot, wall } = this.#gaps();
+    return Math.abs(boot) > jumpMs || Math.abs(wall) > jumpMs;
+  }
+
+  #gaps(): { boot: number; wall: number } {
+    // The monotonic clock is read on both sides of the others, so that being preempted between the reads is not a jump.
+    const beforeMs = this.#raw.monoMs();
+    const bootMs = this.#raw.bootMs();
+    const wallMs = this.#raw.wallMs();
+    const afterMs = this.#raw.monoMs();
+    return {
+      boot: gap(bootMs, beforeMs, afterMs, this.#bootAheadMs),
+      wall: gap(wallMs, beforeMs, afterMs, this.#wallAheadMs),
+    };
   }
 }
 

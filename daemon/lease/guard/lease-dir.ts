@@ -28,6 +28,7 @@ export class LeaseDirs {
 
   /** An engine would make a missing directory by itself, owned as it likes: ours is there before the container is. */
   ensure(gate: string): void {
+    if (this.#epochs.has(gate)) return;
     mkdirSync(this.dirOf(gate), { recursive: true, mode: dirMode });
     if (this.#epochOf(gate) === null) this.write(gate, 0, null);
   }

@@ -26,7 +26,7 @@ export class Connection {
   isDaemon = false;
   /** Said hello: gets status and notices. */
   isGreeted = false;
-  /** Leases that end with this connection. */
+  /** Leases that it has, and that end with it. */
   readonly acquired = new Set<string>();
 
   constructor(socket: Socket) {
@@ -49,8 +49,9 @@ export class Connection {
     this.#socket.end();
   }
 
-  get isOpen(): boolean {
-    return !this.#socket.destroyed;
+  /** It has not read what was sent before: the next status would only wait behind it. */
+  get isBehind(): boolean {
+    return this.#socket.writableLength > 0;
   }
 }
 

@@ -11,13 +11,14 @@ import { privateFileMode } from '../../store/durable.ts';
 const fileName = 'lease.state';
 /** Of one slot. A slot is sparse: only what is used takes memory. */
 const slotBytesDefault = 16 << 20;
-/** sequence:f64 length:u32 sha-256 of both and the body. */
+/** sequence:f64 length:u32 sum:32, sha-256 of the slot with zeros in its own place. */
 const headBytes = 8 + 4 + 32;
 
 export class VolatileStore {
   readonly #fd: number;
   readonly #slotBytesMax: number;
   #sequence = 0;
+  #buffer = Buffer.alloc(0);
 
   /** `dir` must be on a file system that a boot empties. */
   constructor(dir: string, slotBytesMax = slotBytesDefault) {
@@ -38,17 +39,28 @@ export class VolatileStore {
 
   /** Throws when the file system is full: then nothing may be sent. */
   write(value: unknown): void {
-    const body = Buffer.from(JSON.stringify(value));
-    if (headBytes + body.length > this.#slotBytesMax)
-      throw new Error(`state of ${body.length} bytes`);
+    const text = JSON.stringify(value);
+    const length = this.#place(text);
+    const slot = this.#buffer.subarray(0, headBytes + length);
     this.#sequence += 1;
-    const head = Buffer.alloc(headBytes);
-    head.writeDoubleLE(this.#sequence, 0);
-    head.writeUInt32LE(body.length, 8);
-    sumOf(head, body).copy(head, 12);
-    const start = (this.#sequence % 2) * this.#slotBytesMax;
-    writeAll(this.#fd, head, start);
-    writeAll(this.#fd, body, start + headBytes);
+    slot.writeDoubleLE(this.#sequence, 0);
+    slot.writeUInt32LE(length, 8);
+    // The sum covers the other two and the body, which stand on both sides of it.
+    slot.fill(0, 12, headBytes);
+    sumOf(slot).copy(slot, 12);
+    writeAll(this.#fd, slot, (this.#sequence % 2) * this.#slotBytesMax);
+  }
+
+  /** Puts the body behind the head, in a buffer that is used again: this happens many times a second. Returns its bytes. */
+  #place(text: string): number {
+    const bytesMax = text.length * 3;
+    if (headBytes + text.length > this.#slotBytesMax)
+      throw new Error(`state of ${text.length} characters`);
+    if (this.#buffer.length < headBytes + bytesMax)
+      this.#buffer = Buffer.alloc(headBytes + bytesMax * 2);
+    const length = this.#buffer.write(text, headBytes);
+    if (headBytes + length > this.#slotBytesMax) throw new Error(`state of ${length} bytes`);
+    return length;
   }
 
   close(): void {
@@ -66,13 +78,17 @@ function readSlot(
   if (head === null) return null;
   const length = head.readUInt32LE(8);
   if (length > slotBytesMax - headBytes) return null;
-  const body = readAt(fd, start + headBytes, length);
-  if (body === null || !sumOf(head, body).equals(head.subarray(12))) return null;
-  return { sequence: head.readDoubleLE(0), body };
+  const whole = readAt(fd, start, headBytes + length);
+  if (whole === null) return null;
+  const sum = Buffer.from(whole.subarray(12, headBytes));
+  whole.fill(0, 12, headBytes);
+  if (!sumOf(whole).equals(sum)) return null;
+  return { sequence: head.readDoubleLE(0), body: whole.subarray(headBytes) };
 }
 
-function sumOf(head: Buffer, body: Buffer): Buffer {
-  return hash('sha256', Buffer.concat([head.subarray(0, 12), body]), 'buffer');
+/** Of a slot whose place for the sum is zero. */
+function sumOf(slot: Buffer): Buffer {
+  return hash('sha256', slot, 'buffer');
 }
 
 function readAt(fd: number, position: number, length: number): Buffer | null {
