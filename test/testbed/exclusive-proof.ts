@@ -46,8 +46,11 @@ export function writerYaml(options: {
   readonly image: string;
   readonly lease?: string;
   readonly placement?: string;
+  /** Address to which every line is sent as a datagram too. */
+  readonly probe?: string;
 }): string {
   const { name, role, image, lease, placement } = options;
+  const probe = options.probe === undefined ? '' : `, "${options.probe}"`;
   return `apiVersion: trellis/v1
 services:
   ${name}:
@@ -55,7 +58,7 @@ services:
     image: ${image}
     exclusive: true
     follows: ${name}-disk
-    command: ["/run/testbed/${program}", "/srv/shared/${name}.log", "{{host.name}}"]
+    command: ["/run/testbed/${program}", "/srv/shared/${name}.log", "{{host.name}}"${probe}]
     stopGrace: 1s
     ports: [ { name: http, container: 80 } ]
 storage:

@@ -22,14 +22,21 @@ export interface RigOptions {
   readonly hosts: number;
   /** As in a file, e.g. '{ profile: fast, onLoss: freeze }'. */
   readonly lease?: string;
+  /** Index of the host to which the writer sends datagrams too; it has no role, and no engine is needed there. */
+  readonly probeOn?: number;
+  /** Default: what so many hosts choose by themselves. */
+  readonly voters?: number;
 }
 
 export class ExclusiveRig {
   readonly cluster: TestCluster;
   readonly file: string;
 
-  private constructor(cluster: TestCluster) {
+  readonly #probeOn: number | undefined;
+
+  private constructor(cluster: TestCluster, probeOn: number | undefined) {
     this.cluster = cluster;
+    this.#probeOn = probeOn;
     this.file = join(cluster.bed.dir, 'shared', 'writer.log');
   }
 
@@ -37,18 +44,23 @@ export class ExclusiveRig {
   static async create(options: RigOptions): Promise<ExclusiveRig> {
     const cluster = await TestCluster.create({
       hosts: options.hosts,
-      roles: Array.from({ length: options.hosts }, () => ['data']),
+      roles: Array.from({ length: options.hosts }, (_, index) =>
+        index === options.probeOn ? [] : ['data'],
+      ),
       hasSharedDisk: true,
     });
-    const rig = new ExclusiveRig(cluster);
+    const rig = new ExclusiveRig(cluster, options.probeOn);
     try {
       await writerImage(cluster.bed.host(0), 'demo/writer:1');
-      await rig.waitVoters(options.hosts >= 5 ? 5 : options.hosts >= 3 ? 3 : 1);
-      const image = 'demo/writer:1';
-      const wish = { name: 'writer', role: 'data', image };
-      const yaml = writerYaml(
-        options.lease === undefined ? wish : { ...wish, lease: options.lease },
-      );
+      const { hosts, lease: settings, probeOn } = options;
+      await rig.waitVoters(options.voters ?? (hosts >= 5 ? 5 : hosts >= 3 ? 3 : 1));
+      const yaml = writerYaml({
+        name: 'writer',
+        role: 'data',
+        image: 'demo/writer:1',
+        ...(settings === undefined ? {} : { lease: settings }),
+        ...(probeOn === undefined ? {} : { probe: cluster.bed.host(probeOn).ip }),
+      });
       await cluster.mustApply(0, `${yaml}roles: { data: {} }\n`, []);
       await rig.waitWriting();
       await rig.waitReady();
@@ -85,9 +97,12 @@ export class ExclusiveRig {
     );
   }
 
-  /** Every host that is on, except the holder, says that it would take the lease. */
+  /** Every host of the role that is on says that it would take the lease. */
   async waitReady(): Promise<void> {
-    for (const { index } of this.cluster.bed.hosts.filter((host) => host.isOn)) {
+    const ready = this.cluster.bed.hosts.filter(
+      (host) => host.isOn && host.index !== this.#probeOn,
+    );
+    for (const { index } of ready) {
       await eventually(
         async () => {
           const status = await this.cluster.leaseStatus(index);
