@@ -29,6 +29,22 @@ const publishDelayMs = 20;
 const settleMsMax = 1_500;
 const reasonCharsMax = 200;
 
+/** Looks at a list for what an event has announced, and the time between two. */
+const listLooksMax = 40;
+const listLookMs = 25;
+
+/** A question to the engine about one container. */
+interface Question {
+  /** What the list said; '' when something has happened since. */
+  readonly listed: string;
+  /** By the list alone: see `exclusive.ts`. */
+  readonly isListed: boolean;
+  /** What the newest event says of it; undefined: nothing. */
+  isRunning: boolean | undefined;
+  /** Something has happened since it was asked. */
+  isStale: boolean;
+}
+
 /** What we remember of a container. */
 interface Seen {
   readonly id: string;
@@ -57,7 +73,7 @@ export class Observer {
   readonly #prober: Prober;
   readonly #inspects = new Limiter(inspectsMax);
   readonly #seen = new Map<string, Seen>();
-  readonly #inspecting = new Map<string, { isStale: boolean; work: Promise<void> }>();
+  readonly #inspecting = new Map<string, Question & { work: Promise<void> }>();
   #view: DesiredView | null = null;
   #fact: InstancesFact = { engine: { state: 'absent' }, instances: [] };
   #published = '';
@@ -164,7 +180,10 @@ export class Observer {
     }
     if (!relevant.some((action) => event.action.startsWith(action))) return;
     const isListed = event.labels[label.lease] !== undefined;
-    void this.#inspect(event.id, { listed: '', isListed }).then(() => this.#afterEvent(event.id));
+    const isRunning = outcomeOf[event.action];
+    void this.#inspect(event.id, { listed: '', isListed, isRunning }).then(() =>
+      this.#afterEvent(event.id),
+    );
   }
 
   /** Events may have been lost: nothing remembered is trusted. */
@@ -213,7 +232,7 @@ export class Observer {
         if (Labels[label.lease] !== undefined) return this.#takeListed(info);
         const listed = `${State} ${healthIn(Status)} ${Names.join(' ')}`;
         if (this.#seen.get(Id)?.listed !== listed)
-          await this.#inspect(Id, { listed, isListed: false });
+          await this.#inspect(Id, { listed, isListed: false, isRunning: undefined });
       }),
     );
     this.#hasLooked = true;
@@ -226,41 +245,50 @@ export class Observer {
    * One question per container at a time: answers cannot overtake each other, and a burst of events costs one more
    * question and not one each. Never rejects.
    */
-  #inspect(id: string, how: { listed: string; isListed: boolean }): Promise<void> {
+  #inspect(id: string, how: Omit<Question, 'isStale'>): Promise<void> {
     const running = this.#inspecting.get(id);
     if (running !== undefined) {
       running.isStale = true;
+      running.isRunning = how.isRunning ?? running.isRunning;
       return running.work;
     }
-    const entry = { isStale: false, work: Promise.resolve() };
-    entry.work = this.#inspectUntilFresh(id, how, entry).finally(() => this.#inspecting.delete(id));
+    const entry = { ...how, isStale: false, work: Promise.resolve() };
+    entry.work = this.#inspectUntilFresh(id, entry).finally(() => this.#inspecting.delete(id));
     this.#inspecting.set(id, entry);
     return entry.work;
   }
 
-  async #inspectUntilFresh(
-    id: string,
-    { listed, isListed }: { listed: string; isListed: boolean },
-    entry: { isStale: boolean },
-  ): Promise<void> {
+  async #inspectUntilFresh(id: string, entry: Question): Promise<void> {
     do {
       entry.isStale = false;
       try {
-        if (isListed) {
-          await this.#listOne(id);
-          continue;
-        }
-        const info = await this.#inspects.run(() =>
-          this.#engine.call(`inspect ${id}`, (signal) =>
-            this.#engine.docker.getContainer(id).inspect({ abortSignal: signal }),
-          ),
-        );
-        this.#seen.set(id, toSeen(info, this.#network.name, entry.isStale ? '' : listed));
+        if (entry.isListed) await this.#listUntilTrue(id, entry);
+        else await this.#inspectOnce(id, entry);
       } catch (error) {
         if (isMissing(error)) this.#seen.delete(id);
         else this.#context.log.debug('docker.inspect-failed', { id, reason: reasonOf(error) });
       }
     } while (entry.isStale && !this.#isStopped);
+  }
+
+  async #inspectOnce(id: string, entry: Question): Promise<void> {
+    const info = await this.#inspects.run(() =>
+      this.#engine.call(`inspect ${id}`, (signal) =>
+        this.#engine.docker.getContainer(id).inspect({ abortSignal: signal }),
+      ),
+    );
+    this.#seen.set(id, toSeen(info, this.#network.name, entry.isStale ? '' : entry.listed));
+  }
+
+  /** The engine sends an event a moment before its list shows what has happened. */
+  async #listUntilTrue(id: string, entry: Question): Promise<void> {
+    for (let looks = 0; looks < listLooksMax && !this.#isStopped; looks++) {
+      await this.#listOne(id);
+      const seen = this.#seen.get(id);
+      const { isRunning } = entry;
+      if (isRunning === undefined || seen === undefined || seen.isRunning === isRunning) return;
+      await new Promise((resolve) => setTimeout(resolve, listLookMs));
+    }
   }
 
   async #listOne(id: string): Promise<void> {
@@ -435,6 +463,8 @@ const relevant = [
   'rename',
   'health_status',
 ] as const;
+/** Whether it runs after an event. */
+const outcomeOf: Readonly<Record<string, boolean>> = { start: true, die: false, stop: false };
 const crashLoop = 'CRASH_LOOP';
 
 function portsOf(desired: DesiredInstance, view: DesiredView): InstanceFact['ports'] {
