@@ -1,7 +1,7 @@
 /** Leases that tools take at the socket of a real guard, and what becomes of them when a tool loses them, dies, or never gets them. */
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { GuardConnection } from '../../daemon/cli/guard-connection.ts';
-import type { GuardReply, LeaseDesired } from '../../daemon/lease/guard-api.ts';
+import type { GuardReply, LeaseDesired, LeaseStatus } from '../../daemon/lease/guard-api.ts';
 import { eventually } from '../await.ts';
 import { GuardWorld, type GuardHost } from '../testbed/guard-hosts.ts';
 
@@ -78,8 +78,22 @@ class Tool {
   }
 }
 
-async function held(): Promise<{ epoch: number; gate: string } | undefined> {
+async function held(): Promise<LeaseStatus | undefined> {
   return (await host.look()).leases.find((lease) => lease.name === name && lease.epoch > 0);
+}
+
+/** What the guard keeps for its successor is as new as that. */
+async function renewedOnce(): Promise<void> {
+  let leastMs = Infinity;
+  await eventually(
+    async () => {
+      const remainMs = (await held())?.remainMs ?? 0;
+      const isLonger = remainMs > leastMs + 50;
+      leastMs = Math.min(leastMs, remainMs);
+      return isLonger;
+    },
+    { withinMs: 5_000, everyMs: 20, what: 'it is renewed' },
+  );
 }
 
 function free(): Promise<unknown> {
@@ -98,6 +112,7 @@ test('a second one who asks changes nothing for the first, whose end still gives
   second.close();
   await host.look();
   expect(await held()).toMatchObject({ gate: 'open', epoch: granted.isOk && granted.epoch });
+  await renewedOnce();
   // A guard that is started again must know of it, and of its gate.
   await host.killGuard();
   host.start();
