@@ -3,4 +3,4 @@
 #ifndef K
 #define K 4
 #endif
-#include "lease.inc"
+#include "lease.pml"

@@ -18,4 +18,4 @@
 #ifndef PROPOSER_RESTARTS
 #define PROPOSER_RESTARTS 0
 #endif
-#include "lease.inc"
+#include "lease.pml"

@@ -73,7 +73,7 @@ function searchOf(result: ModelResult): string {
   if (result.run.search === 'bitstate') return 'BITSTATE, not exhaustive';
   if (result.violation !== null) return 'until found';
   if (!result.isComplete) return 'INCOMPLETE';
-  return result.run.search === 'exact' ? 'exhaustive' : 'exhaustive, 64-bit hash';
+  return 'exhaustive';
 }
 
 function print(columns: readonly string[]): void {

@@ -9,4 +9,4 @@
 #endif
 #define RENEW
 #define RELEASE
-#include "lease.inc"
+#include "lease.pml"

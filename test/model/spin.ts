@@ -37,7 +37,15 @@ export async function searchModel(run: ModelRun, limitMs: number): Promise<Model
     await tool('spin', [...run.defines.map((define) => `-D${define}`), '-a', source]);
     await tool('gcc', ['-w', ...compilerOptions(run), '-o', 'pan', 'pan.c']);
     // Without -E a state in which nothing can happen any more would count as a deadlock: here it is the end of a run.
-    const report = await tool('nice', ['-n', '10', './pan', '-E', '-n', `-m${depthMax}`, '-w24']);
+    const report = await tool('nice', [
+      '-n',
+      '10',
+      './pan',
+      '-E',
+      '-n',
+      `-m${depthMax}`,
+      tableOption(run),
+    ]);
     return readReport(run, report);
   } finally {
     await rm(dir, { recursive: true, force: true });
@@ -48,9 +56,14 @@ function compilerOptions(run: ModelRun): string[] {
   // A mutant of the quick share is found in less time than the optimiser takes.
   const level = run.isQuick && run.expects !== 'safe' ? '-O1' : '-O2';
   const options = [level, '-DSAFETY', '-DNOREDUCE', `-DMEMLIM=${memoryMbMax}`];
-  if (run.search === 'hash-compact') options.push('-DHC4');
   if (run.search === 'bitstate') options.push('-DBITSTATE');
   return options;
+}
+
+/** Size of the hash table, as a power of two: of pointers, or of bits. */
+function tableOption(run: ModelRun): string {
+  if (run.search === 'bitstate') return '-w33';
+  return run.isQuick ? '-w22' : '-w26';
 }
 
 function readReport(run: ModelRun, report: string): ModelResult {
@@ -78,7 +91,7 @@ function readReport(run: ModelRun, report: string): ModelResult {
   };
 }
 
-/** The assertions of lease.inc, as Spin prints them. */
+/** The assertions of lease.pml, as Spin prints them. */
 function nameOf(assertion: string | null): string {
   if (assertion === null) return 'error of another kind';
   if (assertion.includes('&&')) return 'two holders';
