@@ -43,6 +43,8 @@ export class LeaseWorkload {
   /** Storage under these is being made the active copy: nothing starts before it is. By lease, the epoch. */
   readonly #activating = new Map<LeaseName, Epoch>();
   readonly #activated = new Map<LeaseName, Epoch>();
+  /** What the guard has asked for and is being done. */
+  readonly #asked = new Set<string>();
   readonly #ending = new AbortController();
 
   constructor(options: LeaseWorkloadOptions) {
@@ -102,19 +104,27 @@ export class LeaseWorkload {
         this.#options.requestReconcile();
         return;
       case 'prepare':
-        void this.#prepare(notice.name, notice.id);
+        this.#once(notice, () => this.#prepare(notice.name, notice.id));
         return;
       case 'stop':
         this.#stopping.add(notice.name);
         this.gatesChanged();
-        void this.#stop(notice.name, notice.id);
+        this.#once(notice, () => this.#stop(notice.name, notice.id));
         return;
       case 'settle':
-        void this.#settle(notice.name, notice.id, notice.from);
+        this.#once(notice, () => this.#settle(notice.name, notice.id, notice.from));
         return;
       case 'event':
         return;
     }
+  }
+
+  /** The guard asks until it is answered: what is being done for an asking is not begun a second time. */
+  #once(notice: { readonly kind: string; readonly id: string }, work: () => Promise<void>): void {
+    const key = `${notice.kind} ${notice.id}`;
+    if (this.#asked.has(key)) return;
+    this.#asked.add(key);
+    void work().finally(() => this.#asked.delete(key));
   }
 
   #open(): Map<LeaseName, HeldGate> {
