@@ -511,6 +511,7 @@ export class LeaseAgent implements HandoverHost {
   }
 
   tryNow(turn: Turn): void {
+    this.#wasAllowed = true;
     this.#tryMs = turn.authorityMs;
     this.#tries = 0;
   }
@@ -692,7 +693,12 @@ export class LeaseAgent implements HandoverHost {
   #onOwnPark(from: HostId, message: Learn, turn: Turn): void {
     const { electorate, session } = this.#shared;
     if (message.state !== 'parked' || !electorate || this.isParked || this.#parking) return;
-    if (this.isHolding || (this.gate.hasGate && !this.isGateEmpty)) return;
+    if (this.isHolding) return;
+    if (this.gate.hasGate && !this.isGateEmpty) {
+      // Not before nothing of it is left here; the voters will tell us again.
+      this.#mustEmpty = true;
+      return;
+    }
     this.proposer.disown(from, electorate, session, message.epoch, turn);
   }
 
@@ -763,6 +769,14 @@ export class LeaseAgent implements HandoverHost {
     this.proposer.cancel();
     this.#renewMs = 0;
     if (!this.isHolding) this.#tryMs = Math.min(this.#tryMs, turn.authorityMs + this.#stagger());
+  }
+
+  /** The daemon may have missed what happened while it, or we, were away. */
+  onDaemonHere(turn: Turn): void {
+    this.handovers.askAgain(turn);
+    const isOurs = this.isHolding || this.isParked;
+    if (isOurs && this.gate.isOpen && !this.handovers.isStopping)
+      turn.notice({ kind: 'open', name: this.name, epoch: this.gate.epoch, isResumed: true });
   }
 
   /** The wall clock stepped. */

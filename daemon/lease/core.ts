@@ -437,7 +437,7 @@ export class GuardCore {
       this.#isDaemonStopping = false;
       shared.daemonGoneMs = Infinity;
       this.#daemonAlarmMs = Infinity;
-      this.#each((agent) => agent.handovers.askAgain(turn));
+      this.#each((agent) => agent.onDaemonHere(turn));
       return;
     }
     if (this.#isDaemonStopping) return;
