@@ -124,7 +124,7 @@ export const mutants: readonly Mutant[] = [
       },
     ],
     falls: ['I8', 'I9', 'I18', 'I14'],
-    hunt: { count: 300, options: { syncMsMax: 400 } },
+    hunt: { first: [30], count: 300, options: { syncMsMax: 400 } },
   },
   {
     name: 'anybody-may-hold',
@@ -297,7 +297,7 @@ export const mutants: readonly Mutant[] = [
     file: proposer,
     edits: [{ find: '      this.#isFullUnder(attempt.electorate.ref);', replace: '      true;' }],
     falls: safety,
-    hunt: { count: 200, options: { ...changing, voterCount: 2, hostCount: 3 } },
+    hunt: { script: 'growFromOne' },
   },
   {
     name: 'pair-acquires-with-one',
@@ -323,7 +323,7 @@ export const mutants: readonly Mutant[] = [
       },
     ],
     falls: [...safety, 'I12'],
-    hunt: { count: 200, options: { ...changing, voterCount: 2, hostCount: 3 } },
+    hunt: { script: 'votedPair' },
   },
   {
     name: 'volatile-intent',
@@ -349,7 +349,7 @@ export const mutants: readonly Mutant[] = [
       },
     ],
     falls: [...safety, 'I12', 'I14'],
-    hunt: { count: 200, options: changing },
+    hunt: { first: [68], count: 400, options: changing },
   },
   {
     name: 'many-voters-at-once',

@@ -73,6 +73,8 @@ export interface LeaseWorldOptions {
   readonly freezeFails: number;
   readonly engineStartMsMax: number;
   readonly daemonAnswers: number;
+  /** How often a daemon brings the newest voters along. */
+  readonly gossip: number;
   readonly faults: readonly LeaseFault[];
   readonly acts: readonly OperatorAct[];
   readonly faultEveryMs: number;
@@ -123,6 +125,7 @@ export const calm: LeaseWorldOptions = {
   freezeFails: 0,
   engineStartMsMax: 50,
   daemonAnswers: 1,
+  gossip: 0,
   faults: [],
   acts: [],
   faultEveryMs: 1_000,
@@ -189,6 +192,7 @@ function drawOptions(random: SimRandom): LeaseWorldOptions {
     freezeFails: random.chance(0.05) ? random.between(0, 0.2) : 0,
     engineStartMsMax: random.pick([20, 800, 30_000]),
     daemonAnswers: random.pick([1, 1, 0.7]),
+    gossip: random.pick([0, 0.1, 0.5]),
     faults: leaseFaults.filter(() => random.chance(0.4)),
     acts: operatorActs.filter(() => random.chance(0.35)),
     faultEveryMs: everyMs,

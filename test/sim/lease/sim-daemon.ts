@@ -82,7 +82,7 @@ export class SimDaemon {
       desiredOf(
         this.view,
         this.#machine.index,
-        this.#random.chance(0.5) ? this.#world.checks.newestChosen() : null,
+        this.#random.chance(this.#world.options.gossip) ? this.#world.checks.newestChosen() : null,
       ),
     );
   }

@@ -428,6 +428,8 @@ export class Checks {
   /** I13: an acceptor never serves older voters than it did. */
   #onServed(machine: Machine, message: { generation: number; n: number }): void {
     const at = message.generation * 1e6 + message.n;
+    // Granted before it took the newer ones, said after an fsync: a late answer like any other.
+    if (this.#isLateAnswer) return;
     if (at < (this.#newestServed[machine.index] ?? 0))
       throw new Breach('I13', `h${machine.index} serves voters ${message.n} after newer ones`);
     this.#newestServed[machine.index] = at;
