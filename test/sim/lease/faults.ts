@@ -327,7 +327,11 @@ export class Faults {
       case 'force-voters':
         this.#force(act, name);
         return;
-      default:
+      case 'candidates':
+      case 'may-acquire':
+      case 'voters':
+      case 'profile':
+      case 'probes':
         this.#policy(act, at, lease);
     }
   }
@@ -341,7 +345,11 @@ export class Faults {
       );
   }
 
-  #policy(act: OperatorAct, at: number, lease: LeaseTruth): void {
+  #policy(
+    act: 'candidates' | 'may-acquire' | 'voters' | 'profile' | 'probes',
+    at: number,
+    lease: LeaseTruth,
+  ): void {
     const world = this.#world;
     const random = this.#random;
     const { hosts, witness } = world.truth;
@@ -368,8 +376,6 @@ export class Faults {
         return;
       case 'probes':
         this.#change({ failing: hosts.map(() => random.chance(0.25)) });
-        return;
-      default:
     }
   }
 

@@ -143,7 +143,8 @@ export class Machine {
   /** As the guard reads it: what is from before a sleep is no memory. */
   readVolatile(): unknown {
     if (this.#sleptMs - this.#volatileSleptMs > 500) this.volatile = null;
-    return this.volatile;
+    // As it was written: what does not survive that is not there.
+    return JSON.parse(JSON.stringify(this.volatile)) as unknown;
   }
 
   /** Everything that is not on a disk is gone. */
@@ -196,14 +197,9 @@ export class Machine {
 }
 
 function keyOf(record: DurableRecord): string {
-  switch (record.kind) {
-    case 'epoch':
-      return `e${record.name}`;
-    case 'parked':
-      return `p${record.name}`;
-    default:
-      return record.kind;
-  }
+  return record.kind === 'epoch' || record.kind === 'parked'
+    ? `${record.kind} ${record.name}`
+    : record.kind;
 }
 
 /** 'a', 'b', ... and zeros: 32 characters that differ at the first. */

@@ -12,14 +12,6 @@ import type { LeaseWorld } from './world.ts';
 /** A tick that comes later than this counts as a pause of the guard. */
 export const promptMs = 25;
 
-/** Before any of these the shell has kept the state. */
-const mustBeKept: ReadonlySet<CoreEffect['kind']> = new Set([
-  'send',
-  'persist',
-  'gate',
-  'lease-file',
-]);
-
 const tick: CoreEvent = { kind: 'tick' };
 
 export class SimGuard {
@@ -93,8 +85,7 @@ export class SimGuard {
   kill(options: { readonly isVolatileKept: boolean }): void {
     if (this.core === null) return;
     if (!options.isVolatileKept) this.machine.volatile = null;
-    else if (!this.#world.options.exactVolatile)
-      this.machine.keep(structuredClone(this.core.volatileState()));
+    else if (!this.#world.options.exactVolatile) this.machine.keep(this.core.volatileState());
     this.core = null;
     this.#cancelWake();
     this.#inbox = [];
@@ -206,7 +197,7 @@ export class SimGuard {
       if (isKeptBefore(effect) && !isStored) {
         isStored = true;
         if (this.#world.options.exactVolatile && core !== null)
-          this.machine.keep(structuredClone(core.volatileState()));
+          this.machine.keep(core.volatileState());
       }
       this.#carryOutOne(effect);
     }

@@ -524,7 +524,10 @@ function describe(event: CoreEvent): string {
       return `clock ${event.what}`;
     case 'daemon':
       return `daemon ${event.isConnected ? 'connected' : 'gone'}`;
-    default:
+    case 'tick':
+    case 'desired':
+    case 'persisted':
+    case 'fenced':
       return event.kind;
   }
 }

@@ -283,24 +283,12 @@ export class Checks {
   }
 
   #onMessageMade(machine: Machine, message: Message, now: Instant): void {
-    switch (message.kind) {
-      case 'accepted':
-        this.#onAccepted(machine, message, now);
-        return;
-      case 'promise':
-        this.#onPromise(machine, message, now);
-        return;
-      case 'reject':
-        this.#onReject(machine, message, now);
-        return;
-      case 'prepare':
-        this.#mayAsk(machine, message);
-        return;
-      case 'accept':
-        this.#observe(machine, message.name, now, message);
-        return;
-      default:
-    }
+    const { kind } = message;
+    if (kind === 'accepted') this.#onAccepted(machine, message, now);
+    else if (kind === 'promise') this.#onPromise(machine, message, now);
+    else if (kind === 'reject') this.#onReject(machine, message, now);
+    else if (kind === 'prepare') this.#mayAsk(machine, message);
+    else if (kind === 'accept') this.#observe(machine, message.name, now, message);
   }
 
   #isSilent(machine: Machine, now: Instant): boolean {
@@ -438,21 +426,14 @@ export class Checks {
   // ---- Sending -----------------------------------------------------------------------------------------------------------
 
   onSend(machine: Machine, _to: HostId, message: Message): void {
-    switch (message.kind) {
-      case 'prepare':
-        this.#onAttempt(machine, message, 'prepare');
-        return;
-      case 'accept':
-        // Asks for no grant: no attempt.
-        if (message.exclusionMs > 0) this.#onAttempt(machine, message, message.purpose);
-        return;
-      case 'release': {
-        const gate = machine.gates.get(message.name);
-        if (gate !== undefined && (gate.process?.hasRun === true || !gate.isFrozen))
-          throw new Breach('I11', `h${machine.index} releases ${message.name} before it is empty`);
-        return;
-      }
-      default:
+    if (message.kind === 'prepare') this.#onAttempt(machine, message, 'prepare');
+    else if (message.kind === 'accept') {
+      // Asks for no grant: no attempt.
+      if (message.exclusionMs > 0) this.#onAttempt(machine, message, message.purpose);
+    } else if (message.kind === 'release') {
+      const gate = machine.gates.get(message.name);
+      if (gate !== undefined && (gate.process?.hasRun === true || !gate.isFrozen))
+        throw new Breach('I11', `h${machine.index} releases ${message.name} before it is empty`);
     }
   }
 
