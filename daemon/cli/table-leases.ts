@@ -21,6 +21,14 @@ const forceConfirm = (what: string): Flag => ({
 
 export const leaseCommands: readonly Command[] = [
   {
+    words: ['storage', 'ls'],
+    section: 'leases',
+    summary: 'storage, where it is active, and how far the copies are',
+    examples: ['trellis storage ls', 'trellis storage ls --json'],
+    call: 'storage/ls',
+    view: 'storageLs',
+  },
+  {
     words: ['lease', 'ls'],
     section: 'leases',
     summary: 'leases and who holds them',

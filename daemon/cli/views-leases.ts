@@ -9,8 +9,10 @@ import type {
   LeaseRow,
   MoveAnswer,
   QuorumAnswer,
+  StorageCopyRow,
+  StorageRow,
 } from '../operations/lease-answers.ts';
-import { ago, count, pairs, state, table, when } from './layout.ts';
+import { ago, count, pairs, size, state, table, when } from './layout.ts';
 import type { Style } from './terminal.ts';
 import { editedText } from './view-parts.ts';
 import type { Views } from './views.ts';
@@ -38,6 +40,21 @@ export const leaseViews: Views = {
       quorumText(data.quorum, style),
       ...(data.history.length === 0 ? [] : ['', historyTable(data, style)]),
     ].join('\n'),
+  storageLs: (rows: readonly StorageRow[], { style }) => {
+    const lines = rows.flatMap((row) =>
+      row.hosts.map((copy, index) => [
+        index === 0 ? row.name : '',
+        copy.host,
+        state(copy.isAlive ? copy.state : 'dead', style),
+        copy.epoch === 0 ? '' : String(copy.epoch),
+        lagText(copy),
+        copy.bytes === 0 ? '' : size(copy.bytes),
+        copy.reason ?? '',
+      ]),
+    );
+    const head = ['STORAGE', 'HOST', 'STATE', 'EPOCH', 'BEHIND', 'SIZE', ''];
+    return table(head, lines, style) || 'no storage';
+  },
   leaseMove: (data: MoveAnswer) => {
     const took = `${(data.tookMs / 1_000).toFixed(1)} s`;
     if (data.to === null) return `${data.title} was given up by ${data.from ?? 'nobody'} (${took})`;
@@ -98,6 +115,12 @@ export const leaseViews: Views = {
       ? 'there was nothing to acknowledge'
       : `acknowledged: ${data.acknowledged.join(', ')}\n${editedText(data, style)}`,
 };
+
+function lagText({ state: what, lagMs, isInSync }: StorageCopyRow): string {
+  if (what === 'active' || what === 'unknown') return '';
+  const lag = lagMs === null ? 'not known' : `${(lagMs / 1_000).toFixed(1)} s`;
+  return isInSync ? lag : `${lag}, may not take over`;
+}
 
 function headRows(data: LeaseDetails, style: Style): [string, string][] {
   const { timing } = data;

@@ -22,6 +22,7 @@ import { psOperations } from './ps.ts';
 import { roleOperations } from './role.ts';
 import { serviceOperations } from './service.ts';
 import { statusOperations } from './status.ts';
+import { storageOperations } from './storage.ts';
 import type { HostTools } from './tools.ts';
 
 export interface OperationsDeps extends ClusterDeps, OperatorDeps {
@@ -47,6 +48,7 @@ export function allOperations(deps: OperationsDeps): readonly Operation[] {
     ...namesOperations,
     ...auditOperations(deps.tools),
     ...leaseOperations,
+    ...storageOperations,
     ...lockOperations(deps.tools),
     ...envOperations,
     ...alertOperations,

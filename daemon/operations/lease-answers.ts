@@ -184,3 +184,38 @@ export interface MoveAnswer {
   /** With `dryRun`: what it would do, one line each. */
   readonly plan?: readonly string[];
 }
+
+export interface StorageRow {
+  readonly name: string;
+  readonly id: string;
+  readonly driver: string;
+  readonly role: string;
+  readonly path: string;
+  /** 'storage dbdata'; null: it is not exclusive. */
+  readonly lease: string | null;
+  /** Host that holds it; null: nobody that this host knows of. */
+  readonly active: string | null;
+  /** Of the holder; 0: never held. */
+  readonly epoch: number;
+  /** Hosts of its role, by name. */
+  readonly hosts: readonly StorageCopyRow[];
+}
+
+export interface StorageCopyRow {
+  readonly host: string;
+  /** False: what is said here it said before it died. */
+  readonly isAlive: boolean;
+  /** 'active', 'replica', 'absent', 'failed'; 'unknown': it has said nothing. */
+  readonly state: string;
+  readonly epoch: number;
+  readonly version: number;
+  /** Age of the oldest write that the copy lacks, as its host last said; 0: nothing is known to be missing; null: not known. */
+  readonly lagMs: number | null;
+  /** It may take over. */
+  readonly isInSync: boolean;
+  readonly bytes: number;
+  /** Since it said so; null: never. */
+  readonly ageMs: number | null;
+  /** Why it could not be copied; null: it could. */
+  readonly reason: string | null;
+}

@@ -99,6 +99,25 @@ test('lease ls: a table for people, the rows for programs', async () => {
   expect((await cli(['lease', 'ls'], { 'lease/ls': () => [] })).stdout).toBe('no leases\n');
 });
 
+test('storage ls: a line for each host', async () => {
+  const copy = { isAlive: true, epoch: 3, version: 1, bytes: 2 << 20, ageMs: 0, reason: null };
+  const rows = [
+    {
+      name: 'dbdata',
+      hosts: [
+        { ...copy, host: 'h1', state: 'active', lagMs: 0, isInSync: true },
+        { ...copy, host: 'h2', state: 'replica', lagMs: 1_500, isInSync: true },
+        { ...copy, host: 'h3', state: 'failed', lagMs: null, isInSync: false, reason: 'no rsync' },
+      ],
+    },
+  ];
+  const { stdout } = await cli(['storage', 'ls'], { 'storage/ls': () => rows });
+  expect(stdout).toMatch(/dbdata +h1 +active +3 +2(\.0)? Mi?B/);
+  expect(stdout).toMatch(/\n +h2 +replica +3 +1\.5 s/);
+  expect(stdout).toMatch(/h3 +failed +3 +not known, may not take over +2(\.0)? Mi?B +no rsync/);
+  expect((await cli(['storage', 'ls'], { 'storage/ls': () => [] })).stdout).toBe('no storage\n');
+});
+
 test('lease show: holder, time, candidates with reasons, voters, history', async () => {
   const { stdout, asked } = await cli(['lease', 'show', 'service', 'db'], {
     'lease/show': () => details,
