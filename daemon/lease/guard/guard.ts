@@ -21,7 +21,8 @@ import { reasonOf } from '../../errors.ts';
 import type { Log, Random } from '../../ports.ts';
 import { version } from '../../version.ts';
 import { Clients } from './clients.ts';
-import { jumpMs, type Clocks } from './clocks.ts';
+import type { Clocks } from './clocks.ts';
+import { Continuity } from './continuity.ts';
 import { Deadman } from './deadman.ts';
 import { DesiredFile, DurableLog, isFirstOfBoot } from './durable-state.ts';
 import { Effects } from './effects.ts';
@@ -29,12 +30,11 @@ import type { Gates } from './gates.ts';
 import { GateProof } from './gate-proof.ts';
 import { LeaseDirs } from './lease-dir.ts';
 import { faultOf } from './desired-fault.ts';
-import { isGateName, LeaseTable, type LeaseEntry } from './lease-table.ts';
+import { isGateName, LeaseTable } from './lease-table.ts';
 import { Mesh } from './mesh.ts';
-import { profiles } from '../profiles.ts';
 import type { Settings } from './settings.ts';
 import { emptyStatus } from './status.ts';
-import { TrafficGate } from './traffic.ts';
+import { TrafficLine } from './traffic-line.ts';
 import { TurnLoop, type Core } from './turn-loop.ts';
 import { VolatileStore } from './volatile-store.ts';
 import { Watchdog } from './watchdog.ts';
@@ -52,18 +52,6 @@ export interface GuardParts {
   readonly exit: (status: number) => void;
 }
 
-/** On tmpfs. */
-interface Kept {
-  readonly v: 1;
-  readonly bootId: string;
-  readonly self: HostId;
-  readonly env: string;
-  /** BOOTTIME minus MONOTONIC: if it has grown, the host slept while no guard ran. */
-  readonly bootAheadMs: number;
-  readonly acquired: readonly LeaseEntry[];
-  readonly core: unknown;
-}
-
 const housekeepingMs = 1_000;
 /** Answers to a release after which nothing is held any more. */
 const releasedCodes: ReadonlySet<string> = new Set([
@@ -79,7 +67,7 @@ export class Guard {
   readonly #mesh: Mesh;
   readonly #table = new LeaseTable();
   readonly #dirs: LeaseDirs;
-  readonly #volatile: VolatileStore;
+  readonly #continuity: Continuity;
   readonly #durable: DurableLog;
   readonly #desiredFile: DesiredFile;
   readonly #watchdog: Watchdog | null;
@@ -88,8 +76,7 @@ export class Guard {
   readonly #gates: Gates | null;
   readonly #proof: GateProof;
   readonly #isFreshBoot: boolean;
-  #traffic: TrafficGate | null = null;
-  #trafficFault: string | null = null;
+  readonly #traffic: TrafficLine | null;
   #desired: GuardDesired | null = null;
   #core: Core | null = null;
   #loop: TurnLoop | null = null;
@@ -105,7 +92,15 @@ export class Guard {
     this.#durable = new DurableLog(settings.stateDir, log);
     this.#desiredFile = new DesiredFile(settings.stateDir);
     this.#isFreshBoot = isFirstOfBoot(settings.stateDir, parts.bootId);
-    this.#volatile = new VolatileStore(settings.runDir);
+    this.#continuity = new Continuity({
+      store: new VolatileStore(settings.runDir),
+      bootId: parts.bootId,
+      clocks,
+      log,
+      table: this.#table,
+      gates: this.#gates,
+    });
+    this.#traffic = settings.hasTraffic ? new TrafficLine(clocks, log) : null;
     this.#dirs = new LeaseDirs(join(settings.runDir, guardRunFiles.leases));
     this.#watchdog =
       settings.watchdogPath === null ? null : new Watchdog(settings.watchdogPath, log);
@@ -207,7 +202,7 @@ export class Guard {
     this.#watchdog?.setLeases(
       desired.leases.flatMap(({ name, fence }) => (fence === 'watchdog' ? [name] : [])),
     );
-    this.#prepareTraffic(desired);
+    if (this.#core !== null) this.#traffic?.follow(this.#table, desired, this.#core);
   }
 
   #prepareGate(gate: string): void {
@@ -217,41 +212,6 @@ export class Guard {
     } catch (error) {
       this.#log.error('guard.gate-not-made', { gate, error: reasonOf(error) });
     }
-  }
-
-  /** Not before the core is there: what is open at a restart must not be cut. */
-  #prepareTraffic(desired: GuardDesired): void {
-    if (!this.#parts.settings.hasTraffic || this.#core === null) return;
-    const wanted = new Map(
-      this.#table
-        .all()
-        .filter(({ traffic }) => traffic.length > 0)
-        .map(({ name, traffic }) => [name, traffic] as const),
-    );
-    if (wanted.size > 0 && this.#traffic === null) {
-      this.#traffic = new TrafficGate({
-        cluster8: desired.cluster8,
-        host4: desired.self.slice(0, 4),
-        log: this.#log,
-        nowMs: () => this.#parts.clocks.now().authorityMs,
-        untilMs: this.#openUntil(this.#core),
-      });
-    }
-    this.#traffic?.setLeases(wanted);
-  }
-
-  /** Ends of authority, on its clock, of what is open now. */
-  #openUntil(core: Core): ReadonlyMap<string, number> {
-    const now = this.#parts.clocks.now();
-    return new Map(
-      core
-        .status(now, 0)
-        .leases.filter(({ gate }) => gate === 'open')
-        .map(({ name, state, remainMs }) => [
-          name,
-          state === 'parked' ? Infinity : now.authorityMs + (remainMs ?? 0),
-        ]),
-    );
   }
 
   #tellDesired(): void {
@@ -265,9 +225,9 @@ export class Guard {
     const desired = this.#desired;
     if (desired === null) return;
     await this.#proof.ensure(desired);
-    const kept = this.#readKept(desired);
+    const kept = this.#continuity.read(desired);
     if (kept !== null) this.#table.restoreAcquired(kept.acquired);
-    if (kept === null) await this.#closeLeftovers(desired);
+    if (kept === null) await this.#continuity.closeLeftovers(desired);
     const { clocks } = this.#parts;
     const start: CoreStart = {
       self: desired.self,
@@ -280,8 +240,8 @@ export class Guard {
     };
     const core = this.#parts.makeCore(start);
     this.#core = core;
-    if (kept !== null) await this.#resumeGates(core);
-    this.#prepareTraffic(this.#desired ?? desired);
+    if (kept !== null) await this.#continuity.resumeGates(core, desired, this.#effects);
+    this.#traffic?.follow(this.#table, this.#desired ?? desired, core);
     const loop = new TurnLoop({
       core,
       clocks,
@@ -302,34 +262,10 @@ export class Guard {
     this.#abandon(this.#table.acquired().map(({ name }) => name));
   }
 
-  /** Null: silence and a new session. */
-  #readKept(desired: GuardDesired): Kept | null {
-    const { bootId, clocks } = this.#parts;
-    try {
-      const kept = this.#volatile.read() as Kept | null;
-      if (kept === null || kept.v !== 1 || kept.bootId !== bootId) return null;
-      if (kept.self !== desired.self || kept.env !== desired.env) return null;
-      const slept = Math.abs(clocks.bootAheadMs - kept.bootAheadMs) > jumpMs;
-      return slept ? null : kept;
-    } catch (error) {
-      this.#log.error('guard.state-damaged', { error: reasonOf(error) });
-      return null;
-    }
-  }
-
   #keep(): void {
-    const desired = this.#desired;
-    if (this.#core === null || desired === null) return;
-    const kept: Kept = {
-      v: 1,
-      bootId: this.#parts.bootId,
-      self: desired.self,
-      env: desired.env,
-      bootAheadMs: this.#parts.clocks.bootAheadMs,
-      acquired: this.#table.acquired(),
-      core: this.#core.volatileState(),
-    };
-    this.#volatile.write(kept);
+    if (this.#core !== null && this.#desired !== null) {
+      this.#continuity.keep(this.#core, this.#desired);
+    }
   }
 
   #keepQuietly(): void {
@@ -338,49 +274,6 @@ export class Guard {
     } catch (error) {
       this.#log.error('guard.state-not-kept', { error: reasonOf(error) });
     }
-  }
-
-  /** Nobody knows under which epoch these run: closed and emptied. Work that may go on without a lease (`keep`) stays. */
-  async #closeLeftovers(desired: GuardDesired): Promise<void> {
-    const kept = new Set(
-      desired.leases.flatMap(({ gate, onLoss }) => (onLoss === 'keep' ? [gate] : [])),
-    );
-    const gates = this.#ourGates(desired).filter((gate) => !kept.has(gate));
-    const results = await Promise.all(
-      gates.map(async (gate) => ({ gate, result: await this.#gates?.clear(gate) })),
-    );
-    for (const { gate, result } of results) {
-      if (result !== 'empty') this.#log.error('guard.leftover-not-cleared', { gate, result });
-    }
-  }
-
-  /** What the core believes to be open is open, everything else is not; its first tick fences what is past its time. */
-  async #resumeGates(core: Core): Promise<void> {
-    const desired = this.#desired;
-    if (desired === null || this.#gates === null) return;
-    const open = new Set<string>();
-    const { clocks } = this.#parts;
-    for (const lease of core.status(clocks.now(), Date.now()).leases) {
-      const cgroup = this.#table.get(lease.name)?.gate ?? null;
-      if (cgroup === null || lease.gate !== 'open') continue;
-      // From here on the core is asked every 20 ms, and closes what is past its time.
-      const isParked = lease.state === 'parked';
-      const untilMs = clocks.now().authorityMs + (lease.remainMs ?? 0);
-      this.#effects.resumeOpen(lease.name, isParked ? Infinity : untilMs);
-      const leftMs = (lease.remainMs ?? 0) - profiles[lease.profile].freezeBeforeMs;
-      if (!isParked && leftMs <= 0) continue;
-      open.add(cgroup);
-      await this.#gates.thaw(cgroup);
-    }
-    const closed = this.#ourGates(desired).filter((gate) => !open.has(gate));
-    await Promise.all(closed.map(async (gate) => this.#gates?.freeze(gate)));
-  }
-
-  #ourGates(desired: GuardDesired): string[] {
-    const prefix = `trellis-x-${desired.cluster8}-`;
-    const suffix = `-${desired.self.slice(0, 6)}`;
-    const isOurs = (gate: string): boolean => gate.startsWith(prefix) && gate.endsWith(suffix);
-    return this.#gates?.list(isOurs) ?? [];
   }
 
   #afterTurn(events: readonly CoreEvent[], effects: readonly CoreEffect[]): void {
@@ -538,7 +431,7 @@ export class Guard {
       latenessMs: Math.round(this.#loop?.latenessMs ?? 0),
       syncs: this.#durable.syncs,
       keepFailures: this.#effects.keepFailures,
-      trafficFault: this.#traffic?.fault === null || this.#traffic === null ? 0 : 1,
+      trafficFault: (this.#traffic?.fault ?? null) === null ? 0 : 1,
       watchdogPets: this.#watchdog?.pets ?? 0,
     };
   }
@@ -555,7 +448,7 @@ export class Guard {
       watchdog: this.#watchdog,
       deadman: this.#deadman,
       sysrqPath: this.#parts.settings.sysrqPath,
-      traffic: () => this.#traffic,
+      traffic: () => this.#traffic?.gate ?? null,
       keep: () => this.#keep(),
       send: (to: HostId, messages: readonly Message[]) => this.#mesh.send(to, messages),
       enqueue: (event, then) => this.#loop?.enqueue(event, then),
@@ -569,32 +462,15 @@ export class Guard {
     this.#watchdog?.pet(this.#parts.clocks.now().authorityMs);
     if (this.#core === null) return;
     if (this.#table.all().length > 0) this.#clients.pushStatus();
-    this.#sayTrafficFault();
+    const news = this.#traffic?.news() ?? null;
+    if (news !== null) this.#notice(news);
     this.#removeFormerGates();
     void this.#effects.repair(this.#parts.clocks.now().authorityMs);
   }
 
-  /** A warning only: the cgroup gate is what fencing rests on. */
-  #sayTrafficFault(): void {
-    const fault = this.#traffic?.fault ?? null;
-    if (fault === this.#trafficFault) return;
-    this.#trafficFault = fault;
-    const text = fault === null ? 'the packet filter holds it again' : `no second line: ${fault}`;
-    const severity = fault === null ? 'info' : 'warn';
-    this.#notice({ kind: 'event', event: 'lease.traffic-gate', severity, name: null, text });
-  }
-
-  /** Gates of leases that this host has no part in any more, once they are empty. */
   #removeFormerGates(): void {
-    const desired = this.#desired;
-    if (desired === null || this.#gates === null) return;
-    const wanted = new Set(this.#table.all().map(({ gate }) => gate));
-    const openNow = new Set([...this.#effects.open].map((name) => this.#table.get(name)?.gate));
-    for (const gate of this.#ourGates(desired)) {
-      if (wanted.has(gate) || openNow.has(gate) || gate.includes('-test')) continue;
-      if (this.#gates.look(gate) !== 'empty') continue;
-      this.#gates.remove(gate);
-      this.#dirs.remove(gate);
-    }
+    if (this.#desired === null) return;
+    const former = this.#continuity.removeFormer(this.#desired, this.#effects.open);
+    for (const gate of former) this.#dirs.remove(gate);
   }
 }
