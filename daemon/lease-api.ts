@@ -6,6 +6,8 @@ import type { GuardCommand, GuardReply, GuardStatus } from './lease/guard-api.ts
 export interface LeaseApi {
   /** Newest of this host's guard; null: it is not connected. Cheap. */
   status(): GuardStatus | null;
+  /** Asked now: nothing in it is older than the question. Rejects GUARD_UNREACHABLE. */
+  look(signal: AbortSignal): Promise<GuardStatus>;
   /** Rejects GUARD_UNREACHABLE; refusals are answers. */
   command(command: GuardCommand, signal: AbortSignal): Promise<GuardReply>;
   /** Freezes, starts and kills for real in a gate of its own. */

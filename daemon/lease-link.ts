@@ -65,7 +65,7 @@ const lineBytesMax = 32 << 20;
 const commandsMax = 1_024;
 
 interface Waiting {
-  readonly settle: (reply: GuardReply) => void;
+  readonly settle: (answer: GuardReply | GuardStatus) => void;
   readonly fail: (error: unknown) => void;
 }
 
@@ -118,12 +118,20 @@ export class LeaseLink implements LeaseApi {
     return this.#status;
   }
 
+  look(signal: AbortSignal): Promise<GuardStatus> {
+    return this.#ask<GuardStatus>((id) => ({ kind: 'status', id }), replyLimitMs, signal);
+  }
+
   command(command: GuardCommand, signal: AbortSignal): Promise<GuardReply> {
-    return this.#ask((id) => ({ kind: 'command', id, command }), limitOf(command), signal);
+    return this.#ask<GuardReply>(
+      (id) => ({ kind: 'command', id, command }),
+      limitOf(command),
+      signal,
+    );
   }
 
   testGate(signal: AbortSignal): Promise<GuardReply> {
-    return this.#ask((id) => ({ kind: 'test-gate', id }), replyLimitMs, signal);
+    return this.#ask<GuardReply>((id) => ({ kind: 'test-gate', id }), replyLimitMs, signal);
   }
 
   facts(): ReturnType<LeaseApi['facts']> {
@@ -253,11 +261,12 @@ export class LeaseLink implements LeaseApi {
     }
     if (message.kind === 'hello') return this.#greet(message);
     if (this.#guard === null) return;
-    if (message.kind === 'status') return this.#takeStatus(message.status);
     if (message.kind === 'notice') return this.#takeNotice(message.notice);
+    if (message.kind === 'status') this.#takeStatus(message.status);
+    if (message.id === null) return;
     const waiting = this.#waiting.get(message.id);
     this.#waiting.delete(message.id);
-    waiting?.settle(message.reply);
+    waiting?.settle(message.kind === 'status' ? message.status : message.reply);
   }
 
   #greet({ v, version, pid, leasePort }: FromGuard & { kind: 'hello' }): void {
@@ -322,11 +331,12 @@ export class LeaseLink implements LeaseApi {
     this.#socket?.write(`${JSON.stringify(message)}\n`);
   }
 
-  async #ask(
+  /** What answers must be of the kind that is asked for. */
+  async #ask<Answer extends GuardReply | GuardStatus>(
     make: (id: number) => ToGuard,
     limitMs: number,
     signal: AbortSignal,
-  ): Promise<GuardReply> {
+  ): Promise<Answer> {
     signal.throwIfAborted();
     if (this.#guard === null) throw this.#unreachable();
     if (this.#waiting.size >= commandsMax)
@@ -337,8 +347,8 @@ export class LeaseLink implements LeaseApi {
     const id = this.#nextId++;
     // What it answers to must know what we know.
     this.#flush();
-    const { promise, resolve, reject } = Promise.withResolvers<GuardReply>();
-    this.#waiting.set(id, { settle: resolve, fail: reject });
+    const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+    this.#waiting.set(id, { settle: (answer) => resolve(answer as Answer), fail: reject });
     const timer = this.#options.clock.setTimer(limitMs, () =>
       reject(this.#unreachable(`no answer within ${limitMs} ms`)),
     );

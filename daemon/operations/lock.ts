@@ -9,7 +9,7 @@ import type { ObjectId } from '../../crdt/ids.ts';
 import { systemCrypto } from '../crypto.ts';
 import type { LeaseDesired } from '../lease/guard-api.ts';
 import { guardApiVersion } from '../lease/guard-api.ts';
-import { leaseLimits } from '../lease/model.ts';
+import { leaseByCommand } from '../lease-hold.ts';
 import type { NodeApi } from '../node-api.ts';
 import { gateOf } from '../plan/leases.ts';
 import { define, envParam, hostNames, nodeOf, params } from './common.ts';
@@ -55,38 +55,27 @@ export function lockOperations(tools: HostTools): readonly Operation[] {
   ];
 }
 
-/** Any member may have it, this host first: it is the one that asks. */
 export function lockLease(
   node: NodeApi,
   given: { readonly name: string; readonly profile: LeaseDesired['profile'] },
 ): LeaseDesired {
-  const others = node
+  const hosts = node
     .hosts()
-    .filter(
-      ({ id, env, liveness }) => env === node.env && liveness !== 'left' && id !== node.self.host,
-    )
+    .filter(({ env, liveness }) => env === node.env && liveness !== 'left')
     .map(({ id }) => id)
     .toSorted(compareText);
   const digest = hex(systemCrypto.sha256(new TextEncoder().encode(given.name)));
-  return {
+  return leaseByCommand({
     name: `lock/${given.name}`,
     title: `lock ${given.name}`,
     profile: given.profile,
-    onLoss: 'stop',
-    candidates: [node.self.host, ...others].slice(0, leaseLimits.candidatesMax),
-    mayAcquire: true,
-    why: '',
-    isFrozen: false,
+    self: node.self.host,
+    hosts,
     // Objects are hex digits only: the letter keeps the two apart.
     gate: gateOf(
       node.clusterId.slice(0, 8),
       `l${digest.slice(0, gateDigits)}` as ObjectId,
       node.self.host,
     ),
-    traffic: [],
-    fence: 'none',
-    fenceCommand: [],
-    lockDelayMs: 0,
-    onDaemonDown: 'stay',
-  };
+  });
 }

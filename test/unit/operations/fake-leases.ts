@@ -109,7 +109,14 @@ export class FakeLeases implements LeaseApi {
     };
   }
 
-  command(command: GuardCommand): Promise<GuardReply> {
+  look(): Promise<GuardStatus> {
+    const status = this.status();
+    return status === null
+      ? Promise.reject(new ClusterError('GUARD_UNREACHABLE', { host: 'h1', reason: 'gone' }))
+      : Promise.resolve(status);
+  }
+
+  command(command: GuardCommand, _signal?: AbortSignal): Promise<GuardReply> {
     if (!this.isConnected)
       return Promise.reject(new ClusterError('GUARD_UNREACHABLE', { host: 'h1', reason: 'gone' }));
     this.commands.push(command);
