@@ -539,7 +539,9 @@ export class LeaseAgent implements HandoverHost {
     const shared = this.#shared;
     const wasForced = this.#isForced;
     const isOurs = outcome.isUninterrupted && this.#heldBySession === shared.session;
-    this.#isResumable = isOurs && (this.gate.onLoss !== 'stop' || this.isParked);
+    // What had to be cleared and was not is no less foreign because we held the lease in between.
+    this.#isResumable =
+      isOurs && !this.#mustEmpty && (this.gate.onLoss !== 'stop' || this.isParked);
     if (!this.#isResumable && !this.isGateEmpty) this.#mustEmpty = true;
     this.isParked = false;
     this.#isForced = false;

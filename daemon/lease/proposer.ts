@@ -412,7 +412,9 @@ export class Proposer {
     this.#raises = 0;
     this.#ballot = attempt.ballot;
     this.#exclusionMs = attempt.exclusionMs;
-    this.untilMs = attempt.untilMs;
+    // After a change to a shorter profile the longer grants stand, here as with the voters.
+    const isExtended = attempt.purpose === 'renew' || attempt.purpose === 'park';
+    this.untilMs = isExtended ? Math.max(this.untilMs, attempt.untilMs) : attempt.untilMs;
     this.#serveEpoch = attempt.epoch;
     if (attempt.epoch > this.#epochSeen) this.#epochSeen = attempt.epoch;
     if (attempt.purpose === 'acquire') this.epoch = attempt.epoch;
