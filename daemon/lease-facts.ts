@@ -46,11 +46,14 @@ export function leaseFactOf(
     held: leases.filter(isHeld).map(({ name, epoch, state }) => ({ name, epoch, state })),
     unfit: leases
       .filter(isUnfit)
+      .slice(0, unfitMax)
       .map(({ name, why }) => ({ name, why: why.slice(0, whyCharsMax) })),
   };
 }
 
 const whyCharsMax = 120;
+/** A fact has a bound; which host would not take which lease is for people. */
+const unfitMax = 512;
 
 /** From the value of a fact; null: of no use. */
 export function readLeaseFact(value: unknown): LeaseFact | null {

@@ -14,7 +14,7 @@ import { guardDesired, leaseOutlooks } from './lease-desired.ts';
 import type { LeaseDesiredInput, LeaseOutlook } from './lease-desired.ts';
 import { holdersOf, isHeld, leaseFactOf, leaseTopic, readLeaseFact } from './lease-facts.ts';
 import { ensureLeaseIdentity } from './lease-identity.ts';
-import { removeGates } from './lease-guard-process.ts';
+import { isGuardOfServiceManager, removeGates } from './lease-guard-process.ts';
 import { gatherLeaseInput, leaseFactsOf } from './lease-input.ts';
 import { giveUpLeases } from './lease-leave.ts';
 import { LeaseLink } from './lease-link.ts';
@@ -27,6 +27,7 @@ import { LeaseWorkload } from './lease-workload.ts';
 import type { StorageControl } from './lease-workload.ts';
 import type { GuardNotice, GuardStatus } from './lease/guard-api.ts';
 import { guardRunFiles } from './lease/guard-start.ts';
+import type { GuardStart } from './lease/guard-start.ts';
 import type { Epoch, LeaseName } from './lease/model.ts';
 import { chooseVoters } from './lease/voters.ts';
 import type { Member } from './member.ts';
@@ -56,8 +57,10 @@ export interface LeasesOptions {
   readonly log: Log;
 }
 
-/** Changes within this time are told together. */
-const refreshDelayMs = 20;
+/** Changes within this time are told together; the more there is to weigh, the longer it is. */
+const refreshDelayMsMin = 20;
+const refreshDelayMsMax = 500;
+const refreshPauseFactor = 20;
 /** Things that only time changes, while something is held. */
 const tickMs = 1_000;
 /** Before the plugins have looked at this host it would say that it is ready for nothing; not longer than this. */
@@ -69,12 +72,14 @@ export class Leases implements PlanningLeases {
   readonly link: LeaseLink;
   readonly workload: LeaseWorkload;
   readonly #options: LeasesOptions;
+  readonly #start: GuardStart;
   readonly #probes: LeaseProbes;
   readonly #moves = new LeaseMoves();
   readonly #startFailures = new StartFailures();
   readonly #voterHosts = new VoterHosts();
   #requestReconcile: () => void = () => {};
   #refreshTimer: Timer | null = null;
+  #refreshDelayMs = refreshDelayMsMin;
   #tickTimer: Timer | null = null;
   #stopListening: () => void = () => {};
   #lastStatus: GuardStatus | null = null;
@@ -92,12 +97,13 @@ export class Leases implements PlanningLeases {
     this.#options = options;
     this.leaseRoot = leaseRootOf(runDir);
     this.#isFounded = existsSync(join(stateDir, foundedFile));
+    this.#start = {
+      stateDir: join(stateDir, 'lease'),
+      runDir: join(runDir, 'guard'),
+      listen: guard.listen,
+    };
     this.link = new LeaseLink({
-      start: {
-        stateDir: join(stateDir, 'lease'),
-        runDir: join(runDir, 'guard'),
-        listen: guard.listen,
-      },
+      start: this.#start,
       maySpawn: guard.maySpawn,
       version,
       hostName: () => member.hostName(),
@@ -197,9 +203,13 @@ export class Leases implements PlanningLeases {
   /** Something may have changed that the guard or others should hear of. Coalesced. */
   refresh(): void {
     if (this.#isStopped) return;
-    this.#refreshTimer ??= this.#options.clock.setTimer(refreshDelayMs, () => {
+    this.#refreshTimer ??= this.#options.clock.setTimer(this.#refreshDelayMs, () => {
       this.#refreshTimer = null;
+      const { clock } = this.#options;
+      const beganMs = clock.monotonicMs();
       this.#refresh();
+      const pauseMs = (clock.monotonicMs() - beganMs) * refreshPauseFactor;
+      this.#refreshDelayMs = Math.min(refreshDelayMsMax, Math.max(refreshDelayMsMin, pauseMs));
     });
   }
 
@@ -473,6 +483,7 @@ export class Leases implements PlanningLeases {
     const leases = this.link.status()?.leases ?? [];
     return (
       this.#options.guard.maySpawn &&
+      !isGuardOfServiceManager(this.#start) &&
       this.link.guard !== null &&
       this.#others().length === 0 &&
       leases.every(({ gate }) => gate === 'none')
