@@ -67,9 +67,16 @@ describe('a partition', { timeout: 240_000 }, () => {
         await rig.cluster.bed.switch.oneWay(b, a);
       }
     }
-    await eventually(async () => (await rig.cluster.leaseStatus(witness)).hasQuorum, {
-      withinMs: 30_000,
-    });
+    for (const seer of [index, rest[0] ?? 0]) {
+      await eventually(
+        async () => {
+          const { voters } = await rig.cluster.leaseStatus(seer);
+          return voters.filter(({ isReachable }) => !isReachable).length === 2;
+        },
+        { withinMs: 60_000, everyMs: 250, what: `${nameOf(seer)} misses the other side` },
+      );
+    }
+    expect((await rig.cluster.leaseStatus(witness)).hasQuorum).toBe(true);
     await rig.waitWriting();
     await rig.waitWriting();
     await healed();

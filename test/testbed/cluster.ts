@@ -6,6 +6,7 @@ import type { HostProcess, LocalHost } from '../../bootstrap/local-cluster/local
 import type { FromGuard, GuardStatus, ToGuard } from '../../daemon/lease/guard-api.ts';
 import type { HostRow, InstanceRow } from '../../daemon/operations/answers.ts';
 import { eventually } from '../await.ts';
+import { keepersOf, signalAll } from './process-tree.ts';
 import { Testbed } from './testbed.ts';
 import type { TestbedOptions } from './testbed.ts';
 
@@ -115,8 +116,11 @@ export class TestCluster {
 
   /** `STOP`: hung, in every thread and child. `KILL` leaves its containers; see LocalHost.stopEngine. */
   async signalEngine(index: number, signal: 'KILL' | 'STOP' | 'CONT'): Promise<void> {
+    const host = this.bed.host(index);
     const script = `kill -s ${signal} $(cat /run/docker.pid)`;
-    await this.bed.host(index).mustExec(script);
+    await host.mustExec(script);
+    // Whoever entered the host for it stops together with it, and is not woken by its going on.
+    if (signal === 'CONT') signalAll(keepersOf(host.initPid ?? 0), 'SIGCONT');
   }
 
   /** First-hand, by the guard's own socket: works with a daemon that is dead or stopped. */

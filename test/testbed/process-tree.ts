@@ -28,6 +28,15 @@ export function processesOf(initPid: number): readonly number[] {
   return [...found];
 }
 
+/** Processes outside that wait for one of the host's: those that entered it from the machine. */
+export function keepersOf(initPid: number): readonly number[] {
+  const inside = new Set([...processesOf(initPid), initPid]);
+  const parents = [...inside].map(parentOf).filter((pid) => pid !== null && pid > 1);
+  return [...new Set(parents)].filter(
+    (pid): pid is number => pid !== null && !inside.has(pid) && pid !== process.pid,
+  );
+}
+
 export function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
   for (const pid of pids) {
     try {
