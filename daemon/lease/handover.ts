@@ -376,6 +376,8 @@ export class Handovers {
 
   /** This host holds the lease now: whoever gave it hears so. */
   active(epoch: Epoch, turn: Turn): void {
+    // What was given away came back: nobody will report.
+    this.onHolder(turn.self, epoch, turn);
     const taking = this.#taking;
     if (!taking) return;
     taking.step = 'going';
@@ -397,7 +399,8 @@ export class Handovers {
         if (this.#host.isHolding) this.active(this.#host.epoch, turn);
         else {
           this.#taking ??= newTaking(message.id, from, turn);
-          this.#taking.step = 'going';
+          // An old `go` says nothing about a handover that has begun since.
+          if (this.#taking.id === message.id) this.#taking.step = 'going';
           this.#host.tryNow(turn);
         }
         return;
