@@ -2,13 +2,10 @@
  * One lease as this host sees it: when to try, hold, open, hand over, park and give up.
  *
  * Events record facts; `settle` then compares every deadline with the clock and drives the parts: proposer, gate, handover.
- *
- * When a waiting host tries: voters push that a grant lapsed or was given back (`expired`), so that a takeover waits for
- * neither gossip nor a timer; every candidate then waits by its place, `rank * 60 ms` and some chance, so that the best one
- * usually meets no rival. Without a push it tries a while after the end it was told of, which also covers lost messages.
  */
 import type { HostId } from '../../crdt/ids.ts';
 import type { Random } from '../ports.ts';
+import { Candidacy } from './candidacy.ts';
 import type { GateResult } from './core-api.ts';
 import { Gate } from './gate.ts';
 import type { GateMemory, GateWish } from './gate.ts';
@@ -46,21 +43,10 @@ export interface Shared {
 export const agentLimits = Object.freeze({
   /** Of the renewal period: so much sooner a lease is renewed together with another. */
   renewEarlyShare: 0.15,
-  rankStepMs: 60,
-  rankChanceMs: 40,
-  /** More for all but the best, once, when a lease is new to this guard. */
-  startMs: 250,
-  duelMsMin: 20,
-  duelMsMax: 150,
-  duelDoublingsMax: 4,
-  /** Beyond the end that it was told of, a candidate waits for the push that a voter owes it; doubled while pushes are not needed. */
-  pushGraceMs: 300,
-  pushGraceMsMax: 2_000,
   /** After `release` nobody here takes it for so long. */
   releaseHoldOffMs: 15_000,
   startFailedHoldOffMs: 900_000,
   handoverHoldOffMs: 5_000,
-  parkRetryMs: 5_000,
   commandMsMax: 5_000,
   learnIntervalMs: 5_000,
   /** A handover of its own accord, for failing probes or an absent daemon, is tried so often. */
@@ -97,6 +83,7 @@ export class LeaseAgent implements HandoverHost {
   readonly gate: Gate;
   readonly handovers: Handovers;
   readonly #history = new History();
+  readonly #candidacy: Candidacy;
   /** Null: nobody wants this lease any more. */
   desired: LeaseDesired | null = null;
   /** Taken by command (`lock`, `job`): given up with the daemon's connection. */
@@ -125,13 +112,6 @@ export class LeaseAgent implements HandoverHost {
   #unparking: Waiting | null = null;
   #isUnparkFull = false;
   #renewMs = 0;
-  #tryMs = 0;
-  #startMs = 0;
-  #tries = 0;
-  #turnMs = 0;
-  #turnEpoch: Epoch = -1;
-  #wasAllowed = false;
-  #graceMs: number = agentLimits.pushGraceMs;
   #holdOffMs = 0;
   #holdOffWhy = '';
   #learnMs = Infinity;
@@ -145,6 +125,9 @@ export class LeaseAgent implements HandoverHost {
     this.proposer = new Proposer(name, profiles.fast, shared.ballots);
     this.gate = new Gate(name, profiles.fast);
     this.handovers = new Handovers(this);
+    this.#candidacy = new Candidacy(shared.random, () =>
+      Math.max(0, this.desired?.candidates.indexOf(shared.self) ?? 0),
+    );
   }
 
   // ---- State ------------------------------------------------------------------------------------------------------------
@@ -193,12 +176,8 @@ export class LeaseAgent implements HandoverHost {
       return;
     }
     this.#take(desired);
-    // When all hosts start together the best one should win, though its guard was not the first to be ready.
-    const firstMs = desired.candidates[0] === turn.self ? 0 : agentLimits.startMs;
-    if (before === null) {
-      this.#startMs = turn.authorityMs + firstMs;
-      this.#tryMs = this.#startMs + this.#stagger();
-    } else if (this.#holdOffWhy !== '' && isChanged(before, desired)) this.#endHoldOff();
+    if (before === null) this.#candidacy.start(turn.authorityMs);
+    else if (this.#holdOffWhy !== '' && isChanged(before, desired)) this.#endHoldOff();
     const isTrying = this.proposer.purpose === 'acquire' && !this.isParked && !this.#isForced;
     if (isTrying && this.whyNotHere() !== '') this.proposer.cancel();
   }
@@ -325,11 +304,11 @@ export class LeaseAgent implements HandoverHost {
 
   #nextTryMs(): number {
     const { purpose } = this.proposer;
-    if (this.#parking) return purpose === 'park' ? Infinity : this.#tryMs;
+    if (this.#parking) return purpose === 'park' ? Infinity : this.#candidacy.dueMs;
     if (purpose !== null || !this.#shared.electorate || this.isHolding) return Infinity;
-    if (this.isParked) return this.#unparking ? this.#tryMs : Infinity;
-    if (this.#isForced) return Math.max(this.#tryMs, this.#forceAtMs);
-    return this.whyNotHere() === '' ? this.#tryMs : Infinity;
+    if (this.isParked) return this.#unparking ? this.#candidacy.dueMs : Infinity;
+    if (this.#isForced) return Math.max(this.#candidacy.dueMs, this.#forceAtMs);
+    return this.whyNotHere() === '' ? this.#candidacy.dueMs : Infinity;
   }
 
   #driveGate(turn: Turn): void {
@@ -371,8 +350,7 @@ export class LeaseAgent implements HandoverHost {
     this.isWallHold = false;
     this.#history.add('expired', this.epoch, turn.self, 'not renewed in time', turn.authorityMs);
     turn.event('lease.lost', 'warn', this.name, `epoch ${this.epoch} ran out`);
-    this.#tries = 0;
-    this.#tryMs = turn.authorityMs + this.#stagger();
+    this.#candidacy.turn(turn.authorityMs);
     if (this.#parking) this.#refusePark(turn, 'it ran out meanwhile');
     if (this.isByCommand && this.#acquiring === null) this.desired = null;
   }
@@ -489,7 +467,7 @@ export class LeaseAgent implements HandoverHost {
   #try(turn: Turn): void {
     if (this.#holdOffMs > 0 && turn.authorityMs >= this.#holdOffMs) {
       this.#endHoldOff();
-      this.#tryMs = Math.max(this.#tryMs, turn.authorityMs + this.#stagger());
+      this.#candidacy.afterTurn(turn.authorityMs);
     }
     if (this.#acquiring && turn.authorityMs >= this.#acquiring.untilMs) {
       this.#refuseAcquire(turn, null);
@@ -499,11 +477,8 @@ export class LeaseAgent implements HandoverHost {
     const shared = this.#shared;
     if (this.proposer.purpose !== null || !shared.electorate) return;
     const isAllowed = this.whyNotHere() === '';
-    // All that waited for the same (an end of a freeze) take their turns.
-    if (isAllowed && !this.#wasAllowed)
-      this.#tryMs = Math.max(this.#tryMs, turn.authorityMs + this.#stagger());
-    this.#wasAllowed = isAllowed;
-    if (turn.authorityMs < this.#tryMs) return;
+    this.#candidacy.allow(isAllowed, turn.authorityMs);
+    if (turn.authorityMs < this.#candidacy.dueMs) return;
     if (this.#isForced ? turn.authorityMs < this.#forceAtMs : !isAllowed) return;
     // A gate that is being emptied may still prove that it cannot be.
     if (this.gate.hasGate && this.gate.onLoss !== 'keep' && this.gate.state === 'unknown') return;
@@ -511,16 +486,7 @@ export class LeaseAgent implements HandoverHost {
   }
 
   tryNow(turn: Turn): void {
-    this.#wasAllowed = true;
-    this.#tryMs = turn.authorityMs;
-    this.#tries = 0;
-  }
-
-  /** By its place among the candidates, so that the best one is usually alone. */
-  #stagger(): number {
-    const rank = Math.max(0, this.desired?.candidates.indexOf(this.#shared.self) ?? 0);
-    const chance = agentLimits.rankChanceMs * this.#shared.random.next();
-    return rank * agentLimits.rankStepMs + chance;
+    this.#candidacy.now(turn.authorityMs);
   }
 
   #on(outcome: Outcome, turn: Turn): void {
@@ -548,8 +514,7 @@ export class LeaseAgent implements HandoverHost {
     this.#forceAtMs = Infinity;
     this.isHolding = true;
     this.#heldBySession = shared.session;
-    this.#tries = 0;
-    this.#graceMs = agentLimits.pushGraceMs;
+    this.#candidacy.won();
     this.#autoMoveMs = turn.authorityMs + agentLimits.autoMoveMs;
     this.#endUnpark(turn);
     this.#renewSoon(turn);
@@ -618,35 +583,7 @@ export class LeaseAgent implements HandoverHost {
       this.#refuseAcquire(turn, outcome.other);
       return;
     }
-    this.#tries++;
-    if (why === 'ballot' && this.#tries === 1) this.#tryMs = turn.authorityMs;
-    else if (why === 'busy') this.#waitForEnd(outcome.waitMs, turn);
-    else if (why === 'parked') this.#tryMs = turn.authorityMs + agentLimits.parkRetryMs;
-    else this.#tryMs = turn.authorityMs + outcome.waitMs + this.#backoff();
-  }
-
-  /** Duels, and no answers. */
-  #backoff(): number {
-    const { duelMsMin, duelMsMax, duelDoublingsMax } = agentLimits;
-    const span = duelMsMin + (duelMsMax - duelMsMin) * this.#shared.random.next();
-    return span * 2 ** Math.min(Math.max(0, this.#tries - 2), duelDoublingsMax);
-  }
-
-  #waitForEnd(waitMs: number, turn: Turn): void {
-    const now = turn.authorityMs;
-    if (waitMs <= 0) {
-      // Reserved for a chosen successor, or lost to a rival in this very round.
-      this.#tryMs = now + this.#backoff();
-      return;
-    }
-    // Our turn has come already, but some voters lag behind the one that told us.
-    if (now - this.#turnMs < 1_000 && waitMs < 500) {
-      this.#tryMs = now + waitMs + 10 * this.#shared.random.next();
-      return;
-    }
-    this.#tryMs = now + waitMs + this.#stagger() + this.#graceMs;
-    this.#graceMs = Math.min(this.#graceMs * 2, agentLimits.pushGraceMsMax);
-    this.#tries = 0;
+    this.#candidacy.failed(outcome, turn.authorityMs);
   }
 
   // ---- Hints ----------------------------------------------------------------------------------------------------------------
@@ -668,10 +605,9 @@ export class LeaseAgent implements HandoverHost {
     }
     this.handovers.onHolder(owner.host, epoch, turn);
     if (!this.isHolding && epoch > this.proposer.serveEpoch) this.#taken(owner, epoch, turn);
-    if (!this.isHolding && !this.isParked && message.state === 'active') {
-      const endMs = turn.authorityMs + message.remainMs + this.#stagger() + this.#graceMs;
-      if (this.proposer.purpose === null && endMs > this.#tryMs) this.#tryMs = endMs;
-    }
+    const isWaiting = !this.isHolding && !this.isParked && this.proposer.purpose === null;
+    if (isWaiting && message.state === 'active')
+      this.#candidacy.held(message.remainMs, turn.authorityMs);
   }
 
   /** Somebody else owns it after us: what is left here of our tenure ends. */
@@ -714,14 +650,7 @@ export class LeaseAgent implements HandoverHost {
   #onOpening(epoch: Epoch, turn: Turn): void {
     if (this.isHolding || this.isParked || this.proposer.purpose !== null) return;
     if (this.#hint && epoch < this.#hint.epoch) return;
-    const now = turn.authorityMs;
-    this.#graceMs = agentLimits.pushGraceMs;
-    // Every voter says so; the first one counts.
-    if (epoch === this.#turnEpoch && now - this.#turnMs < 500) return;
-    this.#turnEpoch = epoch;
-    this.#turnMs = Math.max(now, this.#startMs) + this.#stagger();
-    if (this.#turnMs < this.#tryMs) this.#tryMs = this.#turnMs;
-    this.#tries = 0;
+    this.#candidacy.opened(epoch, turn.authorityMs);
   }
 
   #tellLearn(state: Learn['state'], to: readonly HostId[], turn: Turn): void {
@@ -770,7 +699,7 @@ export class LeaseAgent implements HandoverHost {
     this.#takeProfile();
     this.proposer.cancel();
     this.#renewMs = 0;
-    if (!this.isHolding) this.#tryMs = Math.min(this.#tryMs, turn.authorityMs + this.#stagger());
+    if (!this.isHolding) this.#candidacy.turnAtLatest(turn.authorityMs);
   }
 
   /** The daemon may have missed what happened while it, or we, were away. */
@@ -793,13 +722,13 @@ export class LeaseAgent implements HandoverHost {
   park(command: number, turn: Turn): void {
     this.#parking = { id: command, untilMs: turn.authorityMs + agentLimits.commandMsMax };
     this.handovers.abort('parked', turn);
-    this.#tryMs = turn.authorityMs;
+    this.#candidacy.dueMs = turn.authorityMs;
   }
 
   unpark(command: number, turn: Turn): void {
     this.#unparking = { id: command, untilMs: turn.authorityMs + agentLimits.commandMsMax };
     this.#isUnparkFull = false;
-    this.#tryMs = turn.authorityMs;
+    this.#candidacy.dueMs = turn.authorityMs;
   }
 
   get isParking(): boolean {
@@ -813,7 +742,11 @@ export class LeaseAgent implements HandoverHost {
       if (!this.isHolding) this.#refusePark(turn, 'it is not held here');
       else if (turn.authorityMs >= this.#parking.untilMs)
         this.#refusePark(turn, 'no majority of voters answers');
-      else if (electorate && proposer.purpose !== 'park' && turn.authorityMs >= this.#tryMs)
+      else if (
+        electorate &&
+        proposer.purpose !== 'park' &&
+        turn.authorityMs >= this.#candidacy.dueMs
+      )
         proposer.park(electorate, session, turn);
     }
     if (!this.#unparking) return;
@@ -821,7 +754,11 @@ export class LeaseAgent implements HandoverHost {
       const { id } = this.#unparking;
       this.#unparking = null;
       turn.refuse(id, 'NO_QUORUM', { env: this.env, reason: 'it stays parked and runs on' });
-    } else if (electorate && proposer.purpose === null && turn.authorityMs >= this.#tryMs) {
+    } else if (
+      electorate &&
+      proposer.purpose === null &&
+      turn.authorityMs >= this.#candidacy.dueMs
+    ) {
       if (this.#isUnparkFull || this.#heldBySession !== session)
         proposer.acquire(electorate, session, false, turn);
       else proposer.unpark(electorate, session, turn);
@@ -842,7 +779,7 @@ export class LeaseAgent implements HandoverHost {
   #onParkFailed(why: string, turn: Turn): void {
     if (this.#parking && turn.authorityMs >= this.#parking.untilMs)
       this.#refusePark(turn, `the voters answered: ${why}`);
-    this.#tryMs = turn.authorityMs + this.#backoff();
+    this.#candidacy.backOff(0, turn.authorityMs);
     this.#renewMs = turn.authorityMs;
   }
 
@@ -872,11 +809,11 @@ export class LeaseAgent implements HandoverHost {
   }
 
   #onUnparkFailed(outcome: Extract<Outcome, { kind: 'failed' }>, turn: Turn): void {
-    this.#tryMs = turn.authorityMs + this.#backoff();
+    this.#candidacy.backOff(0, turn.authorityMs);
     const { why, other } = outcome;
     if (outcome.purpose === 'unpark' && (why === 'epoch' || why === 'busy' || why === 'parked')) {
       this.#isUnparkFull = true;
-      this.#tryMs = turn.authorityMs;
+      this.#candidacy.dueMs = turn.authorityMs;
     }
     if (other !== null && other.host !== turn.self) this.#taken(other, this.epoch + 1, turn);
   }
@@ -945,7 +882,7 @@ export class LeaseAgent implements HandoverHost {
       id: command,
       untilMs: turn.authorityMs + waitMs + 2 * agentLimits.commandMsMax,
     };
-    this.#tryMs = turn.authorityMs;
+    this.#candidacy.dueMs = turn.authorityMs;
     this.#endHoldOff();
   }
 
