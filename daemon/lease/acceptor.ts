@@ -282,7 +282,7 @@ export class Acceptor {
   /** The core has checked that the sender is who the ballot names, that we vote, and that it acts under our configuration. */
   onPrepare(from: HostId, message: Prepare, turn: Turn): void {
     const ballot = message.ballot;
-    if (!this.#options.isEligible(message.name, from)) {
+    if (!this.#isEligible(message.name, from)) {
       this.#reject(from, message, this.#seats.get(message.name) ?? null, 'denied', 0, turn);
       return;
     }
@@ -308,7 +308,7 @@ export class Acceptor {
   }
 
   onAccept(from: HostId, message: Accept, turn: Turn): void {
-    const isEligible = this.#options.isEligible(message.name, from);
+    const isEligible = this.#isEligible(message.name, from);
     const seat = isEligible
       ? this.#seatFor(message.name, turn)
       : (this.#seats.get(message.name) ?? null);
@@ -440,6 +440,13 @@ export class Acceptor {
   }
 
   // ---- Rules ------------------------------------------------------------------------------------------------------------
+
+  /** Who parked may come back for it, or nobody but force could end the park. */
+  #isEligible(name: LeaseName, host: HostId): boolean {
+    return (
+      this.#options.isEligible(name, host) || this.#seats.get(name)?.parked?.owner.host === host
+    );
+  }
 
   /** Null: grant. The order is that of the specification; each rule alone suffices to refuse. */
   #refusal(

@@ -385,8 +385,10 @@ export class GuardCore {
   }
 
   #askPeers(): void {
-    this.#asksLeft--;
-    this.#askMs = this.#asksLeft > 0 ? this.#turn.authorityMs + askIntervalMs : Infinity;
+    if (this.#asksLeft > 0) this.#asksLeft--;
+    // Who knows no voters at all can do nothing else.
+    const mustAsk = this.#asksLeft > 0 || this.#chosen === null;
+    this.#askMs = mustAsk ? this.#turn.authorityMs + askIntervalMs : Infinity;
     for (const peer of this.#peers)
       if (peer !== this.#self) this.#turn.send(peer, { kind: 'config-ask', ...this.#ref });
   }
