@@ -132,10 +132,10 @@ export const mutants: readonly Mutant[] = [
     file: acceptor,
     edits: [
       {
-        find: 'const isEligible = this.#options.isEligible(message.name, from);',
+        find: 'const isEligible = this.#isEligible(message.name, from);',
         replace: 'const isEligible = true;',
       },
-      { find: 'if (!this.#options.isEligible(message.name, from)) {', replace: 'if (false) {' },
+      { find: 'if (!this.#isEligible(message.name, from)) {', replace: 'if (false) {' },
     ],
     falls: ['I21'],
     hunt: { count: 100, options: { acts: ['candidates', 'switch'], actEveryMs: 700 } },
@@ -256,7 +256,7 @@ export const mutants: readonly Mutant[] = [
     file: proposer,
     edits: [
       {
-        find: 'this.untilMs = attempt.untilMs;',
+        find: 'this.untilMs = isExtended ? Math.max(this.untilMs, attempt.untilMs) : attempt.untilMs;',
         replace: 'this.untilMs = turn.authorityMs + this.profile.authorityMs;',
       },
       { find: '#grant(attempt: Attempt): Outcome {', replace: '#grant(attempt, turn) {' },

@@ -337,7 +337,7 @@ export class Checks {
       (granted === null ||
         granted.session !== record.session ||
         (seat?.untilMs ?? 0) < record.deadlineMonoMs - 0.001) &&
-      !(record.host === machine.id && book.arms[index] === null)
+      !(record.host === machine.id && !isHeld(core.volatileState(), name))
     )
       throw new Breach(
         'I6',
@@ -370,7 +370,12 @@ export class Checks {
   /** I21 */
   #mayBeGranted(machine: Machine, message: Accepted): void {
     const lease = this.#desired[machine.index]?.leases.find(({ name }) => name === message.name);
-    if (lease === undefined || lease.candidates.includes(message.ballot.host)) return;
+    const { host } = message.ballot;
+    if (lease === undefined || lease.candidates.includes(host)) return;
+    // It comes back for what it parked.
+    const book = this.#book(message.name);
+    const index = this.#world.indexOf(host);
+    if (book.parkedBy === index || book.isUnparking[index] === true) return;
     throw new Breach(
       'I21',
       `h${machine.index} grants ${message.name} to a host that is no candidate`,
@@ -405,7 +410,9 @@ export class Checks {
       record !== null &&
       record.session !== message.ballot.session &&
       this.#isLive(machine, record, now.monoMs) &&
-      !(record.host === machine.id && this.#book(message.name).arms[index] === null)
+      !(
+        record.host === machine.id && !isHeld(this.#world.core(index).volatileState(), message.name)
+      )
     )
       throw new Breach('I6', `h${index} promises ${message.name} under a live lease of another`);
     if (message.ballot.counter < acceptor.promised)
@@ -488,6 +495,7 @@ export class Checks {
       const before = book.arms[machine.index] ?? null;
       if (!agent.isHolding && !agent.isParked) {
         if (before !== null) book.arms[machine.index] = null;
+        book.isUnparking[machine.index] = false;
         continue;
       }
       const { untilMs } = agent.proposer;
@@ -500,6 +508,7 @@ export class Checks {
           book.arms[machine.index] = { ...before, untilMs: foreverMs };
         continue;
       }
+      if (before?.untilMs === foreverMs) book.isUnparking[machine.index] = false;
       if (before?.untilMs === untilMs) continue;
       this.#granted(machine, agent, memory.session, now);
     }
@@ -830,7 +839,7 @@ export class Checks {
       for (const [name, book] of this.#books) {
         if (command.name !== null && command.name !== name) continue;
         const isUnpark = command.kind === 'unpark';
-        book.isUnparking[machine.index] = isUnpark;
+        if (isUnpark) book.isUnparking[machine.index] = true;
         if (isUnpark && book.parkedBy === machine.index) book.parkedBy = null;
       }
     }
@@ -858,6 +867,11 @@ interface SeenSeat {
     readonly counter: number;
   } | null;
   readonly untilMs: number;
+}
+
+function isHeld(state: unknown, name: string): boolean {
+  const agent = (state as CoreMemory).agents.find((one) => one.name === name);
+  return agent !== undefined && (agent.isHolding || agent.isParked);
 }
 
 /** White box: what the core would store of this lease's acceptor. */
