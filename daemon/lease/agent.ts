@@ -18,8 +18,8 @@ import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
 import { profiles } from './profiles.ts';
 import { Proposer } from './proposer.ts';
 import type { Ballots, Electorate, Outcome, ProposerState } from './proposer.ts';
-import { History } from './status.ts';
-import type { Hint } from './status.ts';
+import { History, leaseStatus } from './status.ts';
+import type { Hint, Seen } from './status.ts';
 import type { Turn } from './turn.ts';
 
 /** What all leases of a host share; the core changes it. */
@@ -228,6 +228,13 @@ export class LeaseAgent implements HandoverHost {
 
   get isGateEmpty(): boolean {
     return this.gate.isEmpty && this.gate.state === 'closed';
+  }
+
+  /** It waits for its turn, or has to hear whether what is left inside its gate belongs to somebody else by now. */
+  get hasToHear(): boolean {
+    if (this.isHolding || this.isParked) return false;
+    const hasRemains = this.gate.hasGate && !this.gate.isEmpty && this.gate.epoch > 0;
+    return hasRemains || this.whyNotHere() === '';
   }
 
   get isGateFailed(): boolean {
@@ -912,75 +919,24 @@ export class LeaseAgent implements HandoverHost {
   }
 
   /** `seen`: what our own acceptor knows of it. */
-  status(
-    now: Instant,
-    wallMs: number,
-    seen: {
-      readonly owner: Owner;
-      readonly epoch: Epoch;
-      readonly remainMs: number;
-      readonly state: 'active' | 'parked';
-    } | null,
-  ): LeaseStatus {
-    const { desired, gate } = this;
+  status(now: Instant, wallMs: number, seen: Seen | null): LeaseStatus {
     const isOurs = this.isHolding || this.isParked;
-    const remainMs = this.isHolding ? Math.max(0, this.proposer.untilMs - now.authorityMs) : null;
-    const why = isOurs ? '' : this.whyNotHere();
-    return {
+    return leaseStatus({
       name: this.name,
-      title: desired?.title ?? this.name,
+      desired: this.desired,
       state: this.#state(),
-      epoch: isOurs ? this.epoch : Math.max(this.#hint?.epoch ?? 0, seen?.epoch ?? 0),
-      holder: this.#holder(now, remainMs, seen),
-      remainMs,
-      gate: gateWord(gate),
-      profile: desired?.profile ?? 'fast',
-      onLoss: desired?.onLoss ?? 'stop',
-      candidates: desired?.candidates ?? [],
-      mayAcquire: this.whyNotHere() === '',
-      why,
-      history: this.#history.list(now, wallMs),
-    };
-  }
-
-  #holder(
-    now: Instant,
-    remainMs: number | null,
-    seen: {
-      readonly owner: Owner;
-      readonly epoch: Epoch;
-      readonly remainMs: number;
-      readonly state: 'active' | 'parked';
-    } | null,
-  ): LeaseStatus['holder'] {
-    const owner = { host: this.#shared.self, session: this.#heldBySession };
-    if (this.isParked) return { owner, state: 'parked', remainMs: 0 };
-    if (remainMs !== null) return { owner, state: 'active', remainMs };
-    if (seen) return { owner: seen.owner, state: seen.state, remainMs: seen.remainMs };
-    const hint = this.#hint;
-    if (!hint || hint.state === 'released') return null;
-    const left = Math.max(0, hint.untilMs - now.authorityMs);
-    // Hints come every few seconds; an old one says nothing.
-    if (hint.state === 'active' && now.authorityMs > hint.untilMs + 2 * agentLimits.learnIntervalMs)
-      return null;
-    return { owner: hint.owner, state: hint.state, remainMs: left };
-  }
-}
-
-function gateWord(gate: Gate): LeaseStatus['gate'] {
-  if (!gate.hasGate) return 'none';
-  switch (gate.state) {
-    case 'open':
-      return 'open';
-    case 'failed':
-      return 'failed';
-    case 'clearing':
-    case 'unknown':
-      return 'clearing';
-    case 'opening':
-    case 'freezing':
-    case 'closed':
-      return 'closed';
+      isOurs,
+      whyNotHere: this.whyNotHere(),
+      owner: { host: this.#shared.self, session: this.#heldBySession },
+      epoch: this.epoch,
+      untilMs: this.isHolding ? this.proposer.untilMs : null,
+      gate: this.gate,
+      hint: this.#hint,
+      seen,
+      history: this.#history,
+      now,
+      wallMs,
+    });
   }
 }
 

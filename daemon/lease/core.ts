@@ -513,8 +513,7 @@ export class GuardCore {
   #sendWatch(): void {
     this.#watchMs = this.#turn.authorityMs + watchIntervalMs;
     const names: LeaseName[] = [];
-    for (const agent of this.#agents.values())
-      if (!agent.isHolding && !agent.isParked && agent.whyNotHere() === '') names.push(agent.name);
+    for (const agent of this.#agents.values()) if (agent.hasToHear) names.push(agent.name);
     const { electorate } = this.#shared;
     if (!electorate || names.length === 0) return;
     const message: Watch = { kind: 'watch', env: this.#ref.env, names };

@@ -1,8 +1,12 @@
-/** What people are told of a lease: its history here, bounded, with times that only people read. */
+/** What people are told of a lease: who holds it as far as is known here, and its history, bounded. */
 import type { HostId } from '../../crdt/ids.ts';
-import type { LeaseHistory } from './guard-api.ts';
+import type { Gate } from './gate.ts';
+import type { LeaseDesired, LeaseHistory, LeaseState, LeaseStatus } from './guard-api.ts';
 import { leaseLimits } from './model.ts';
-import type { Epoch, Instant, Owner } from './model.ts';
+import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
+
+/** Hints come every few seconds; an older one says nothing. */
+const hintMsMax = 10_000;
 
 /** Newest last; the oldest go first. */
 export class History {
@@ -40,4 +44,85 @@ export interface Hint {
   readonly state: 'active' | 'parked' | 'released';
   /** On the authority clock. */
   readonly untilMs: number;
+}
+
+/** What the acceptor of this host has granted. */
+export interface Seen {
+  readonly owner: Owner;
+  readonly epoch: Epoch;
+  readonly remainMs: number;
+  readonly state: 'active' | 'parked';
+}
+
+export interface StatusView {
+  readonly name: LeaseName;
+  readonly desired: LeaseDesired | null;
+  readonly state: LeaseState;
+  /** Held or parked by this host. */
+  readonly isOurs: boolean;
+  readonly whyNotHere: string;
+  /** This host, in the session in which it held the lease last. */
+  readonly owner: Owner;
+  readonly epoch: Epoch;
+  /** Of our authority, on the authority clock; null: not held. */
+  readonly untilMs: number | null;
+  readonly gate: Gate;
+  readonly hint: Hint | null;
+  readonly seen: Seen | null;
+  readonly history: History;
+  readonly now: Instant;
+  /** What the wall clock reads at `now`. */
+  readonly wallMs: number;
+}
+
+export function leaseStatus(view: StatusView): LeaseStatus {
+  const { desired, isOurs, now } = view;
+  const heard = Math.max(view.hint?.epoch ?? 0, view.seen?.epoch ?? 0);
+  return {
+    name: view.name,
+    title: desired?.title ?? view.name,
+    state: view.state,
+    epoch: isOurs ? view.epoch : heard,
+    holder: holderOf(view),
+    remainMs: view.untilMs === null ? null : Math.max(0, view.untilMs - now.authorityMs),
+    gate: gateWord(view.gate),
+    profile: desired?.profile ?? 'fast',
+    onLoss: desired?.onLoss ?? 'stop',
+    candidates: desired?.candidates ?? [],
+    mayAcquire: view.whyNotHere === '',
+    why: isOurs ? '' : view.whyNotHere,
+    history: view.history.list(now, view.wallMs),
+  };
+}
+
+function holderOf(view: StatusView): LeaseStatus['holder'] {
+  const { owner, hint, now } = view;
+  if (view.untilMs !== null)
+    return { owner, state: 'active', remainMs: Math.max(0, view.untilMs - now.authorityMs) };
+  if (view.isOurs) return { owner, state: 'parked', remainMs: 0 };
+  if (view.seen) {
+    const { owner: by, state, remainMs } = view.seen;
+    return { owner: by, state, remainMs };
+  }
+  if (!hint || hint.state === 'released') return null;
+  if (hint.state === 'active' && now.authorityMs > hint.untilMs + hintMsMax) return null;
+  const remainMs = Math.max(0, hint.untilMs - now.authorityMs);
+  return { owner: hint.owner, state: hint.state, remainMs };
+}
+
+function gateWord(gate: Gate): LeaseStatus['gate'] {
+  if (!gate.hasGate) return 'none';
+  switch (gate.state) {
+    case 'open':
+      return 'open';
+    case 'failed':
+      return 'failed';
+    case 'clearing':
+    case 'unknown':
+      return 'clearing';
+    case 'opening':
+    case 'freezing':
+    case 'closed':
+      return 'closed';
+  }
 }
