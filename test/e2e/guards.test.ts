@@ -3,9 +3,19 @@
  * no engine, no daemon. What may be killed is killed; the order of lines in the file is the proof, since a frozen or killed
  * writer writes nothing.
  */
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { LeaseDesired } from '../../daemon/lease/guard-api.ts';
 import { eventually, measureFor } from '../await.ts';
-import { GuardWorld, plannerLease, webLease, type GuardHost } from '../testbed/guard-hosts.ts';
+import {
+  GuardWorld,
+  lockLease,
+  plannerLease,
+  webLease,
+  type GuardHost,
+} from '../testbed/guard-hosts.ts';
 
 let world: GuardWorld;
 const cuts = process.env['TRELLIS_E2E'] === 'full' ? 30 : 2;
@@ -30,12 +40,15 @@ function expectOneWriterAtATime(): void {
   }
 }
 
-async function isWriting(host: GuardHost, withinMs = 10_000): Promise<void> {
-  const before = world.lines().filter((line) => line.host === host.name).length;
-  await eventually(() => world.lines().filter((line) => line.host === host.name).length > before, {
-    withinMs,
-    what: `${host.name} writes`,
-  });
+async function isWriting(host: GuardHost, withinMs = 20_000): Promise<void> {
+  const before = world.progress().bytes;
+  await eventually(
+    () => {
+      const { bytes, host: last } = world.progress();
+      return bytes > before && last === host.name;
+    },
+    { withinMs, what: `${host.name} writes` },
+  );
 }
 
 /** Everybody runs and votes again. */
@@ -106,9 +119,9 @@ describe('a lease with a gate', () => {
     const holder = await whole();
     const epoch = holder.lease()?.epoch;
     await holder.killGuard('SIGTERM');
-    const frozenAt = world.lines().length;
+    const frozenAt = world.progress().bytes;
     await measureFor(50);
-    expect(world.lines().length).toBe(frozenAt);
+    expect(world.progress().bytes).toBe(frozenAt);
     holder.start();
     await eventually(() => holder.lease()?.state === 'active', { withinMs: 5_000 });
     expect(holder.lease()?.epoch).toBe(epoch);
@@ -143,9 +156,9 @@ describe('a lease with a gate', () => {
       },
     );
     expect(holder.lease()?.state).not.toBe('active');
-    const ended = world.lines().length;
+    const ended = world.progress().bytes;
     await measureFor(1_000);
-    expect(world.lines().length).toBe(ended);
+    expect(world.progress().bytes).toBe(ended);
     for (const host of others) host.reboot();
     const next = await world.holding();
     expect(next.lease()?.epoch).toBeGreaterThan(epoch);
@@ -220,6 +233,61 @@ describe('commands', () => {
     await eventually(() => target.lease()?.state === 'active', { withinMs: 10_000 });
     expect(target.lease()?.epoch).toBe(epoch + 1);
     await isWriting(target);
+  });
+
+  test('a command under a lease ends with the connection of whoever took it', async () => {
+    await whole();
+    const [host, other] = world.hosts;
+    if (host === undefined || other === undefined) throw new Error('no hosts');
+    const lease = (of: GuardHost): LeaseDesired => ({
+      ...lockLease,
+      candidates: world.hosts.map((each) => each.host),
+      gate: of.gate(900),
+    });
+    const tool = await host.tool();
+    const reply = await tool.command({ kind: 'acquire', lease: lease(host), waitMs: 5_000 });
+    if (!reply.isOk || reply.leaseDir === undefined) throw new Error(JSON.stringify(reply));
+    const [procs = ''] = reply.gateProcs ?? [];
+    expect(readFileSync(path.join(reply.leaseDir, 'epoch'), 'utf8')).toBe(`${reply.epoch}\n`);
+    const child = spawn('/bin/sh', ['-c', 'echo $$ > "$0"; while :; do :; done', procs]);
+    await eventually(() => readFileSync(procs, 'utf8').includes(String(child.pid)), {
+      withinMs: 5_000,
+    });
+
+    const rival = await other.tool();
+    const refused = await rival.command({ kind: 'acquire', lease: lease(other), waitMs: 100 });
+    expect(refused).toMatchObject({ isOk: false });
+    tool.close();
+    await eventually(() => child.signalCode === 'SIGKILL', {
+      withinMs: 10_000,
+      what: 'it is killed',
+    });
+    const next = await rival.command({ kind: 'acquire', lease: lease(other), waitMs: 10_000 });
+    expect(next).toMatchObject({ isOk: true, epoch: (reply.epoch ?? 0) + 1 });
+    rival.close();
+    await eventually(() => other.lease(lockLease.name)?.state !== 'active', { withinMs: 10_000 });
+  });
+
+  test('[trellis:R20] parked work runs on with no guard anywhere, and nobody else takes it', async () => {
+    const holder = await whole();
+    const epoch = holder.lease()?.epoch;
+    const workload = holder.workload?.pid;
+    expect(await holder.command({ kind: 'park', name: null })).toMatchObject({ isOk: true });
+    for (const host of world.hosts) await host.killGuard('SIGTERM');
+    await isWriting(holder);
+    await measureFor(3_000);
+    await isWriting(holder);
+    for (const host of world.hosts) host.start();
+    await world.settled(3);
+    await measureFor(2_000);
+    for (const host of world.hosts) {
+      expect(host.lease()?.state).toBe(host === holder ? 'parked' : 'waiting');
+    }
+    expect(await holder.command({ kind: 'unpark', name: null })).toMatchObject({ isOk: true });
+    await eventually(() => holder.lease()?.state === 'active', { withinMs: 15_000 });
+    expect(holder.lease()?.epoch).toBe(epoch);
+    expect(holder.workload?.pid).toBe(workload);
+    await isWriting(holder);
   });
 
   test('the gate is tried for real on demand', async () => {

@@ -4,17 +4,22 @@
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import {
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
+  readSync,
   rmSync,
   rmdirSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
+import { setPriority, tmpdir } from 'node:os';
 import path from 'node:path';
 import { hex, type ClusterId, type HostId, type NodeId } from '../../crdt/ids.ts';
 import { keyPairFromSeed } from '../../daemon/crypto.ts';
@@ -106,6 +111,18 @@ export class GuardWorld {
 
   holding(withinMs = 20_000): Promise<GuardHost> {
     return eventually(() => this.holder(), { withinMs, what: 'a holder' });
+  }
+
+  /** How much is written, and by whom last; cheap. */
+  progress(): { readonly bytes: number; readonly host: string } {
+    if (!existsSync(this.journal)) return { bytes: 0, host: '' };
+    const bytes = statSync(this.journal).size;
+    const fd = openSync(this.journal, 'r');
+    const tail = Buffer.alloc(Math.min(bytes, 256));
+    readSync(fd, tail, 0, tail.length, bytes - tail.length);
+    closeSync(fd);
+    const last = tail.toString('latin1').split('\n').at(-2) ?? '';
+    return { bytes, host: last.split(' ')[2] ?? '' };
   }
 
   /** Lines of the workloads, in the order in which they reached the file. */
@@ -237,6 +254,7 @@ export class GuardHost {
       },
     );
     this.#process = child;
+    if (child.pid !== undefined) setPriority(child.pid, -20);
     child.on('exit', () => {
       if (this.#process !== child) return;
       this.#process = null;
@@ -296,6 +314,28 @@ export class GuardHost {
     });
   }
 
+  async tool(): Promise<Tool> {
+    const socket = connect(this.socketPath());
+    await once(socket, 'connect');
+    const splitter = new LineSplitter(1 << 20);
+    const replies = new Map<number, (reply: GuardReply) => void>();
+    socket.on('data', (bytes) => {
+      for (const text of splitter.push(bytes) ?? []) {
+        const line = JSON.parse(text) as FromGuard;
+        if (line.kind === 'reply') replies.get(line.id)?.(line.reply);
+      }
+    });
+    return {
+      command: (command) =>
+        new Promise((resolve) => {
+          const id = replies.size + 1;
+          replies.set(id, resolve);
+          socket.write(`${JSON.stringify({ kind: 'command', id, command } satisfies ToGuard)}\n`);
+        }),
+      close: () => void socket.destroy(),
+    };
+  }
+
   /** Asks for the status of this moment. */
   async look(): Promise<GuardStatus> {
     const id = (this.#lastId += 1);
@@ -322,7 +362,6 @@ export class GuardHost {
     this.#socket?.write(`${JSON.stringify(line)}\n`);
   }
 
-  /** A further connection, as a tool's. */
   socketPath(): string {
     return path.join(this.runDir, 'guard.sock');
   }
@@ -398,7 +437,7 @@ export class GuardHost {
       const { name, id } = notice;
       void this.command({ kind: 'prepared', name, id, isReady: true, why: '' });
     }
-    if (notice.kind === 'stop') {
+    if (notice.kind === 'stop' && notice.name === webLease) {
       this.workload?.kill('SIGKILL');
       const { name, id } = notice;
       void this.command({ kind: 'stopped', name, id, isStopped: true, why: '' });
@@ -422,6 +461,12 @@ export class GuardHost {
   }
 }
 
+/** A tool's own connection: it says no hello. */
+export interface Tool {
+  readonly command: (command: GuardCommand) => Promise<GuardReply>;
+  readonly close: () => void;
+}
+
 function leaseOf(name: string, gate: string | null, hosts: readonly HostId[]): LeaseDesired {
   return {
     name,
@@ -440,3 +485,5 @@ function leaseOf(name: string, gate: string | null, hosts: readonly HostId[]): L
     onDaemonDown: 'stay',
   };
 }
+
+export const lockLease = leaseOf('lock/nightly', null, []);
