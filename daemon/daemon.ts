@@ -9,6 +9,7 @@ import { join as joinPath } from 'node:path';
 import { BundleSource } from '../bootstrap/bundle-source.ts';
 import { renderInvitation, renderJoinScript } from '../bootstrap/join-script.ts';
 import type { SignedBytes } from '../crdt/records.ts';
+import { alertReminder } from './alert-reminder.ts';
 import { AlertWatch } from './alert-watch.ts';
 import { createApi } from './api/create-api.ts';
 import type { Api } from './api/create-api.ts';
@@ -296,6 +297,7 @@ export class Daemon implements Lifecycle {
     const { version } = this.#options;
     this.#alerts = new AlertWatch({ node: member.node, leases: leases.link, clock, version });
     this.#alerts.start();
+    leases.jobs.register(alertReminder(member.node, () => clock.wallMs()));
     const certificate = await member.certificate.start();
     this.#apiPort = await this.#api.openHttps({ ...this.#options.api, certificate });
     this.#blobs = this.#makeBlobs(member);

@@ -6,6 +6,7 @@
  */
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { compareText } from '../crdt/codec.ts';
 import type { HostId } from '../crdt/ids.ts';
 import type { HostView } from '../crdt/model.ts';
 import type { ReconcileOutcome } from '../plugins/api.ts';
@@ -17,6 +18,8 @@ import { ensureLeaseIdentity } from './lease-identity.ts';
 import { isGuardOfServiceManager, removeGates } from './lease-guard-process.ts';
 import { gatherLeaseInput, leaseFactsOf } from './lease-input.ts';
 import { giveUpLeases } from './lease-leave.ts';
+import { LeaseHolds } from './lease-hold.ts';
+import { JobScheduler } from './jobs.ts';
 import { LeaseLink } from './lease-link.ts';
 import { LeaseMoves } from './lease-moves.ts';
 import { LeaseProbes } from './lease-probes.ts';
@@ -71,6 +74,9 @@ export class Leases implements PlanningLeases {
   readonly leaseRoot: string;
   readonly link: LeaseLink;
   readonly workload: LeaseWorkload;
+  /** For work of the daemon that one host at a time does. */
+  readonly holds: LeaseHolds;
+  readonly jobs: JobScheduler;
   readonly #options: LeasesOptions;
   readonly #start: GuardStart;
   readonly #probes: LeaseProbes;
@@ -112,6 +118,17 @@ export class Leases implements PlanningLeases {
       facts: () => this.#facts(),
       onNotice: (notice) => this.#onNotice(notice),
     });
+    const { node } = member;
+    this.holds = new LeaseHolds({
+      guard: this.link,
+      clock,
+      log,
+      env: node.env,
+      self: node.self.host,
+      hostName: () => member.hostName(),
+      hosts: () => envHosts(node),
+    });
+    this.jobs = new JobScheduler({ node, withLease: this.holds.withLease, clock, log });
     this.workload = new LeaseWorkload({
       clock,
       log,
@@ -143,6 +160,7 @@ export class Leases implements PlanningLeases {
     this.#stopListening = () => unsubscribe.forEach((stop) => stop());
     this.link.start();
     this.#probes.start();
+    this.jobs.start();
     this.#tick();
   }
 
@@ -256,6 +274,8 @@ export class Leases implements PlanningLeases {
   #end(): void {
     this.#isStopped = true;
     this.#stopListening();
+    this.jobs.stop();
+    this.holds.stop();
     this.#probes.stop();
     this.workload.stop();
     for (const timer of [this.#refreshTimer, this.#tickTimer]) timer?.cancel();
@@ -305,6 +325,8 @@ export class Leases implements PlanningLeases {
     const { member } = this.#options;
     if (notice.kind === 'event') {
       const { event, severity, text, name } = notice;
+      // One more at every tick of every job would leave no room for anything else.
+      if (severity === 'info' && name !== null && isPassing(name)) return;
       member.node.emit({
         kind: event,
         severity,
@@ -511,6 +533,20 @@ export class Leases implements PlanningLeases {
       return fact === null ? [] : [{ owner, ageMs, fact }];
     });
   }
+}
+
+/** Taken for a moment, again and again. */
+function isPassing(name: LeaseName): boolean {
+  return /^(?:job|invite|rollout)\//.test(name);
+}
+
+/** Members of the environment, as candidates of what is taken by command. */
+function envHosts(node: Member['node']): HostId[] {
+  return node
+    .hosts()
+    .filter(({ env, liveness }) => env === node.env && liveness !== 'left')
+    .map(({ id }) => id)
+    .toSorted(compareText);
 }
 
 /** Directory in which the guard keeps a directory per gate. */
