@@ -13,8 +13,8 @@ import type { Epoch, LeaseName } from '../../../daemon/lease/model.ts';
 /** What runs in a gate. It reads its epoch from the lease directory at each write, as a good workload does. */
 export interface SimProcess {
   readonly startedMs: number;
-  /** Epoch of the lease file when it began. */
-  readonly epoch: Epoch;
+  /** Epoch of the lease file when it began, or under which it was let go on. */
+  epoch: Epoch;
   /** False while it has only ever been frozen: not one instruction of it was carried out. */
   hasRun: boolean;
 }

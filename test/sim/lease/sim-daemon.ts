@@ -196,13 +196,15 @@ export class SimDaemon {
   #startContainer(name: string): void {
     if (this.view.leases.some(({ spec }) => spec.name === name && !spec.hasGate)) return;
     const gate = this.#machine.gate(name);
-    if (gate.startPending || gate.process !== null) return;
+    // What was said to the guard just now may have cost the host its power.
+    if (!this.#machine.isUp || gate.startPending || gate.process !== null) return;
     gate.startPending = true;
     const generation = ++gate.startGeneration;
     const { engineStartMsMax } = this.#world.options;
     const delayMs = this.#random.chance(0.7)
       ? this.#random.between(1, 20)
       : this.#random.between(1, engineStartMsMax);
+    this.#world.note(this.#machine.index, `  engine starts ${name} in ${Math.round(delayMs)} ms`);
     // The engine does it, also when the daemon that asked is gone.
     this.#world.onHost(this.#machine, delayMs, () => this.#started(gate, generation));
   }
@@ -216,6 +218,7 @@ export class SimDaemon {
       epoch: gate.fileEpoch,
       hasRun: !gate.isFrozen,
     };
+    this.#world.note(this.#machine.index, `  engine started ${gate.name}`);
     this.#world.checks.onStarted(this.#machine, gate);
   }
 

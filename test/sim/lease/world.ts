@@ -303,7 +303,10 @@ export class LeaseWorld {
         if (this.#gateFails()) return 'failed';
         gate.isFrozen = false;
         this.checks.onThaw(machine, gate);
-        if (gate.process !== null) gate.process.hasRun = true;
+        if (gate.process !== null) {
+          gate.process.hasRun = true;
+          gate.process.epoch = gate.fileEpoch;
+        }
         return 'open';
       case 'clear':
         this.shutGate(machine, gate);
@@ -331,6 +334,8 @@ export class LeaseWorld {
     gate.fileEpoch = epoch;
     gate.fileUntilMs = untilMs;
     gate.fileAtMs = this.nowMs;
+    // It goes on, and reads the new one: nobody held the lease in between.
+    if (untilMs !== null && gate.isRunning && gate.process !== null) gate.process.epoch = epoch;
     if (this.print !== null)
       this.note(machine.index, `  file ${name} epoch ${epoch} until ${untilMs}`);
   }

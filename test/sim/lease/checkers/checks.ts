@@ -346,7 +346,7 @@ export class Checks {
       );
     // Said of an earlier ballot, after a later one was granted in the same turn.
     const isOld = under.ballot !== undefined && granted?.counter !== under.ballot.counter;
-    if (isOld && record !== null && granted?.session === record.session) return;
+    if (isOld && granted?.session === under.ballot?.session) return;
     const isSame =
       record !== null && granted?.session === record.session && granted.counter === record.counter;
     const link = isSame ? record : under;
