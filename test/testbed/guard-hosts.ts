@@ -53,6 +53,8 @@ export interface WorldOptions {
   /** Besides planner and web. */
   readonly moreLeases?: number;
   readonly hasTraffic?: boolean;
+  /** A program in the place of guard-workload.mjs, with the same arguments. */
+  readonly workload?: string;
 }
 
 export class GuardWorld {
@@ -174,6 +176,8 @@ export class GuardHost {
   readonly #replies = new Map<number, (reply: GuardReply) => void>();
   status: GuardStatus | null = null;
   readonly notices: GuardNotice[] = [];
+  /** Called with each notice when it comes, before anything is done about it. */
+  onNotice: (notice: GuardNotice) => void = () => undefined;
   workload: ChildProcess | null = null;
   /** Guards that end by themselves are started again, as a service manager would. */
   restarts = true;
@@ -431,6 +435,7 @@ export class GuardHost {
 
   #onNotice(notice: GuardNotice): void {
     this.notices.push(notice);
+    this.onNotice(notice);
     if (notice.kind === 'open' && notice.name === webLease && !notice.isResumed)
       this.#startWorkload();
     if (notice.kind === 'prepare') {
@@ -452,12 +457,13 @@ export class GuardHost {
     const procs = path.join(this.world.cgroup, this.gate(), 'cgroup.procs');
     const leaseDir = path.join(this.runDir, 'lease', this.gate());
     const script = path.join(import.meta.dirname, 'guard-workload.mjs');
-    const careful = this.world.options.isCareful === true ? ['--careful'] : [];
-    this.workload = spawn(
-      process.execPath,
-      [script, procs, leaseDir, this.world.journal, this.name, ...careful],
-      { stdio: ['ignore', 'inherit', 'inherit'] },
-    );
+    const { workload, isCareful } = this.world.options;
+    const program = workload === undefined ? [process.execPath, script] : [workload];
+    const careful = isCareful === true ? ['--careful'] : [];
+    const args = [...program, procs, leaseDir, this.world.journal, this.name, ...careful];
+    this.workload = spawn(args[0] as string, args.slice(1), {
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
   }
 }
 
