@@ -14,7 +14,7 @@ const socketPath = '/run/docker.sock';
 const gate = 'trellis-x-0a1b2c3d-0123456789ab-abcdef';
 const marks = '/run/proof';
 /** An emulated machine is slow: what is to happen gets this long. */
-const limitMs = 40_000;
+const limitMs = 120_000;
 /** A call to the engine that must not come to an end is given up after this. */
 const hangMs = 6_000;
 /** How long something that must not happen is watched for. */
