@@ -4,7 +4,9 @@
  */
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmdirSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import { dirname, join } from 'node:path';
+import { reasonOf } from './errors.ts';
 import type { HostId } from '../crdt/ids.ts';
 import { guardArguments, guardRunFiles } from './lease/guard-start.ts';
 import type { GuardStart } from './lease/guard-start.ts';
@@ -58,6 +60,7 @@ export function startGuard(
       onEnd();
     });
     child.unref();
+    hurry(child.pid, log);
   } finally {
     closeSync(output);
   }
@@ -94,6 +97,16 @@ function directoriesIn(dir: string): string[] {
 function removeTree(dir: string): void {
   for (const name of directoriesIn(dir)) removeTree(join(dir, name));
   rmdirSync(dir);
+}
+
+/** Loading takes five times as long on a busy host, and a guard that is started again has a second. It does this itself later. */
+function hurry(pid: number | undefined, log: Log): void {
+  if (pid === undefined) return;
+  try {
+    setPriority(pid, -20);
+  } catch (error) {
+    log.warn('guard.priority', { error: reasonOf(error) });
+  }
 }
 
 /** Beside the daemon's single file in a bundle, from the sources in development. */
