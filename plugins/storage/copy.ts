@@ -29,6 +29,16 @@ exec 5<&0
 cat <&5 >&${relayOut} ${relayIn}<&- &
 exec cat <&${relayIn} 5<&- ${relayOut}>&-
 `;
+/**
+ * Of every rsync that makes a copy. Stamps are compared to the nanosecond: by default it takes two files of one size that
+ * were changed within the same second for one.
+ */
+export const localOptions: readonly string[] = [
+  '-aHAX',
+  '--delete',
+  '--modify-window=-1',
+  '--numeric-ids',
+];
 const argsBytesMax = 8 << 10;
 const errorCharsMax = 2_000;
 
@@ -57,11 +67,13 @@ export async function pull(options: {
   readonly basis: string | null;
   readonly open: () => Promise<StorageStream>;
   readonly request: Omit<CopyRequest, 'v' | 'args'>;
+  /** The other side begins: what it had changed before that time of its own clock is at rest. */
+  readonly onBegin: (wallMs: number) => void;
   readonly signal: AbortSignal;
 }): Promise<CopyEnd> {
   const { relay, to, basis, signal } = options;
   const linked = basis === null || basis === to ? [] : [`--link-dest=${basis}`];
-  const fixed = ['-aHAX', '--delete', ...senderOptions];
+  const fixed = [...localOptions, ...senderOptions];
   const child = spawn('rsync', [...fixed, ...linked, '-e', relay, 'active:/', `${to}/`], {
     stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
     signal,
@@ -99,7 +111,7 @@ async function talk(
     const sent = sendAll(chunks, stream);
     // A broken stream is reported by who reads it.
     sent.catch(() => undefined);
-    const end = await receive(stream, incoming);
+    const end = await receive(stream, incoming, options.onBegin);
     incoming.end();
     const exit = await ended;
     if (exit !== 0) throw new CopyError('STORAGE_COPY_FAILED', `rsync ended with ${exit}`);
@@ -110,7 +122,11 @@ async function talk(
 }
 
 /** The other side's end; until then everything goes to the local rsync. */
-async function receive(stream: StorageStream, incoming: Duplex): Promise<CopyEnd> {
+async function receive(
+  stream: StorageStream,
+  incoming: Duplex,
+  onBegin: (wallMs: number) => void,
+): Promise<CopyEnd> {
   let isAnswered = false;
   incoming.on('error', () => stream.abort('the local rsync has ended'));
   for await (const message of stream.messages) {
@@ -131,6 +147,7 @@ async function receive(stream: StorageStream, incoming: Duplex): Promise<CopyEnd
     if (answer === null) throw new CopyError('STORAGE_COPY_FAILED', 'an answer that is none');
     if (!answer.isOk) throw new CopyError(answer.code, answer.why);
     isAnswered = true;
+    onBegin(answer.wallMs);
   }
   throw new CopyError('STORAGE_COPY_FAILED', 'the other side broke off');
 }

@@ -54,17 +54,19 @@ export class Known {
   }
 
   /**
-   * How old the oldest write is that the copy does not have, in milliseconds by this host's hearing. While the active
-   * host answers it grows with time; when it is dead it stays what it was. Null: not a copy of the newest epoch.
+   * How old the oldest write is that the copy does not have, at most, in milliseconds by this host's hearing: since the last
+   * word that the copy was the newest. While the active host answers it grows with time; when it is dead it stays what it
+   * was. Null: not a copy of the newest epoch.
    */
   lagMs(state: StorageState, nowMs: number): number | null {
     if (state.role === 'active' && state.epoch >= this.#epoch) return 0;
     if (state.role === 'none' || state.epoch !== this.#epoch) return null;
     if (state.version >= this.#version) return 0;
-    const missing = this.#heard.find(({ version }) => version > state.version);
-    if (missing === undefined) return null;
+    // Kept before a restart: nothing was heard yet by which to judge.
+    if (this.#heard.every(({ version }) => version <= state.version)) return null;
+    const had = this.#heard.findLast(({ version }) => version <= state.version) ?? this.#heard[0];
     const untilMs = this.#isActiveFresh ? nowMs : (this.#heard.at(-1)?.atMs ?? nowMs);
-    return untilMs - missing.atMs;
+    return untilMs - (had?.atMs ?? untilMs);
   }
 
   /** Has the active host of `epoch` said what it began with? */

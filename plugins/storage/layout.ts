@@ -6,6 +6,7 @@
  *   /srv/.db.trellis/state.json  what this host has, see `StorageState`
  *   /srv/.db.trellis/copy        the last complete copy of the active host's
  *   /srv/.db.trellis/next        a copy in the making
+ *   /srv/.db.trellis/snapshot    on the active host: one moment of what never rests, see `snapshot.ts`
  *   /srv/.db.trellis/aside-E     what this host had when another became active without taking it over; the newest two stay
  */
 import { mkdir, readFile, readdir, rename, rm, stat } from 'node:fs/promises';
@@ -66,11 +67,17 @@ export class Layout {
     return join(this.#work, 'next');
   }
 
+  get snapshot(): string {
+    return join(this.#work, 'snapshot');
+  }
+
   /** Makes what is missing and finishes what a crash left half done. */
   async open(): Promise<StorageState> {
     await mkdir(this.#work, { recursive: true, mode: 0o700 });
     const state = await this.#read();
     await mkdir(this.path, { recursive: true, mode: 0o700 });
+    // A pass that was broken off may have read files half written, and nothing tells which.
+    for (const half of [this.next, this.snapshot]) await rm(half, { recursive: true, force: true });
     return state.role === 'promoting' ? await this.#finishPromotion(state) : state;
   }
 

@@ -11,17 +11,21 @@ import { CopyError, pull, serve } from './copy.ts';
 import { Known } from './known.ts';
 import { freshState, Layout, type StorageState } from './layout.ts';
 import type { StoragePorts, StorageStream } from './ports.ts';
-import { scanTree } from './scan.ts';
+import { distrust, scanAtRest, scanTree, type Scan } from './scan.ts';
+import { Snapshot } from './snapshot.ts';
 import { jsonPart, readPart, readRequest, type CopyRequest } from './wire.ts';
 
 export type StorageRow = StorageFact['storage'][number];
 
 /** A copy may be taken up while it lags no more than this behind what the active host last said. */
 export const lagMsMax = 10_000;
-/** The workload may be stopped for so long to copy one moment of what never rests. */
-const pauseMsMax = 500;
-/** Passes while the workload runs, before it is paused. */
+/** Passes while the workload runs, before a snapshot is asked for. */
 const openPassesMax = 2;
+/** What did not rest is tried without a snapshot again after this. */
+const restlessMs = 30_000;
+
+/** By so much the other side's stamps may be older than the copy of what they are on. */
+const stampMsMax = 1_000;
 
 const run = promisify(execFile);
 
@@ -40,9 +44,12 @@ export class Managed {
   #state: StorageState;
   #bytes = 0;
   #fault: string | null = null;
-  /** Passes without a consistent copy, since the last one. */
-  #restless = 0;
+  readonly #snapshot: Snapshot;
+  /** It did not rest a moment ago: a snapshot is asked for at once. */
+  #restlessUntilMs = Number.NEGATIVE_INFINITY;
   #work: Promise<unknown> = Promise.resolve();
+  /** Newer versions are never overwritten by older ones, though snapshots are counted beside the work. */
+  #saving: Promise<unknown> = Promise.resolve();
   #copying: AbortController | null = null;
 
   private constructor(options: {
@@ -60,6 +67,13 @@ export class Managed {
     this.#layout = options.layout;
     this.#state = options.state;
     this.#known = new Known(options.state);
+    this.#snapshot = new Snapshot({
+      from: this.#layout.path,
+      to: this.#layout.snapshot,
+      monotonicMs: () => this.#context.clock.monotonicMs(),
+      pause: (maxMs) => this.#ports.pause(this.#desired.id, maxMs),
+      count: () => this.#count(''),
+    });
   }
 
   static async open(options: {
@@ -82,6 +96,7 @@ export class Managed {
   /** Resolves once what is in hand has ended; copies are broken off. */
   async stop(): Promise<void> {
     this.#copying?.abort(new Error('stopping'));
+    await this.#snapshot.drop();
     await this.#work;
   }
 
@@ -158,7 +173,9 @@ export class Managed {
   /** On the active host: has anything been written since the last look? */
   async look(): Promise<void> {
     if (this.#state.role !== 'active' || this.#desired.epoch === null) return;
-    await this.#alone(() => this.#lookNow());
+    await this.#alone(async () => {
+      await this.#lookNow();
+    });
   }
 
   /** On a replica: fetches what it lacks. Never rejects; what went wrong is in `row()`. */
@@ -192,15 +209,31 @@ export class Managed {
       await stream.send(jsonPart({ isOk: false, code: 'STORAGE_NOT_ACTIVE', why: refusal }));
       return;
     }
-    const resume = request.isPaused ? await this.#ports.pause(this.#desired.id, pauseMsMax) : null;
-    await this.#lookNow();
-    const before = { fingerprint: this.#state.fingerprint, version: this.#state.version };
-    await stream.send(jsonPart({ isOk: true }));
+    try {
+      if (request.isSnapshot)
+        await this.#snapshot.lend(request.have, async (version) => {
+          await stream.send(jsonPart({ isOk: true, wallMs: Date.now() }));
+          const { exit, why } = await serve(request, this.#layout.snapshot, stream, messages);
+          await stream.send(jsonPart({ exit, version, why }));
+        });
+      else await this.#serveOpen(request, stream, messages);
+    } catch (error) {
+      if (!(error instanceof CopyError)) throw error;
+      await stream.send(jsonPart({ isOk: false, code: error.code, why: error.message }));
+    }
+  }
+
+  async #serveOpen(
+    request: CopyRequest,
+    stream: StorageStream,
+    messages: AsyncIterator<Uint8Array>,
+  ): Promise<void> {
+    const before = await this.#alone(() => this.#lookNow(scanAtRest));
+    await stream.send(jsonPart({ isOk: true, wallMs: Date.now() }));
     const { exit, why } = await serve(request, this.#layout.path, stream, messages);
-    const isOneMoment =
-      (await resume?.()) === true || (await this.#fingerprintNow()) === before.fingerprint;
-    const version = isOneMoment ? before.version : null;
-    await stream.send(jsonPart({ exit, version, why }));
+    const after = before.isSettled ? await scanTree(this.#layout.path) : null;
+    const isOneMoment = after?.fingerprint === before.fingerprint;
+    await stream.send(jsonPart({ exit, version: isOneMoment ? before.version : null, why }));
   }
 
   #refusal(request: CopyRequest): string | null {
@@ -217,17 +250,13 @@ export class Managed {
       if (this.#state.role === 'active') await this.#demoteNow(active.epoch);
       await mkdir(this.#layout.next, { recursive: true, mode: 0o700 });
       for (let pass = 0; ; pass++) {
-        const isPaused = !isLast && pass >= openPassesMax;
-        const end = await pull({
-          relay: this.#relay,
-          to: this.#layout.next,
-          basis: await this.#layout.basis(),
-          open: () => this.#ports.open(active.host, stop.signal),
-          request: { id: this.#desired.id, epoch: active.epoch, isPaused },
-          signal: stop.signal,
-        });
-        if (end.version === null && pass <= openPassesMax) continue;
-        return await this.#finish(active.epoch, end.version);
+        const isRestless = pass >= openPassesMax || this.#nowMs() < this.#restlessUntilMs;
+        const isSnapshot = !isLast && isRestless;
+        const version = await this.#pullOnce(active, isSnapshot, stop.signal);
+        if (isSnapshot && pass > 0) this.#restlessUntilMs = this.#nowMs() + restlessMs;
+        if (version !== null) return await this.#finish(active.epoch, version);
+        if (isSnapshot || pass > openPassesMax)
+          throw new CopyError('STORAGE_COPY_FAILED', 'it was written to during every copy');
       }
     } catch (error) {
       this.#fault = error instanceof CopyError ? `${error.code}: ${error.message}` : String(error);
@@ -241,19 +270,41 @@ export class Managed {
     }
   }
 
-  /** A copy of no single moment is kept as the start of the next try, and counts as none. */
-  async #finish(epoch: number, version: number | null): Promise<boolean> {
-    if (version === null) {
-      this.#restless++;
-      this.#fault = `never at rest: ${this.#restless} copies were of no single moment`;
-      return false;
+  /** The version that `next` is of; null: of no single moment, which is the start of the next try and counts as none. */
+  async #pullOnce(
+    active: NonNullable<DesiredStorage['active']>,
+    isSnapshot: boolean,
+    signal: AbortSignal,
+  ): Promise<number | null> {
+    const { role, epoch, version } = this.#state;
+    const have = role === 'copy' && epoch === active.epoch ? version : 0;
+    let beganWallMs: number | null = null;
+    let copied: number | null = null;
+    try {
+      const end = await pull({
+        relay: this.#relay,
+        to: this.#layout.next,
+        basis: await this.#layout.basis(),
+        open: () => this.#ports.open(active.host, signal),
+        request: { id: this.#desired.id, epoch: active.epoch, isSnapshot, have },
+        onBegin: (wallMs) => (beganWallMs = wallMs),
+        signal,
+      });
+      copied = end.version;
+      return copied;
+    } finally {
+      // Before the answer nothing was copied.
+      if (copied === null && beganWallMs !== null)
+        await distrust(this.#layout.next, beganWallMs - stampMsMax);
     }
+  }
+
+  async #finish(epoch: number, version: number): Promise<boolean> {
     await run('sync', ['-f', this.#layout.next]);
     this.#state = await this.#layout.adoptNext(this.#state, { epoch, version });
     const { bytes } = await scanTree(this.#layout.copy);
     this.#bytes = bytes;
     this.#fault = null;
-    this.#restless = 0;
     return true;
   }
 
@@ -266,8 +317,9 @@ export class Managed {
 
   async #demoteNow(epoch: number): Promise<void> {
     if (this.#state.role !== 'active') return;
+    await this.#snapshot.drop();
     // What was written since the last look counts too: only if the new one began with just that, nothing is lost.
-    await this.#lookNow();
+    await this.#lookNow(scanAtRest);
     const isTakenOver = this.#known.isTakenOver(this.#state, epoch);
     this.#state = await this.#layout.demote(this.#state, isTakenOver);
     this.#context.log.info('storage.passive', {
@@ -277,17 +329,27 @@ export class Managed {
     });
   }
 
-  async #lookNow(): Promise<void> {
-    const scan = await scanTree(this.#layout.path);
-    this.#bytes = scan.bytes;
-    if (scan.fingerprint === this.#state.fingerprint) return;
-    const { fingerprint } = scan;
-    this.#state = { ...this.#state, fingerprint, version: this.#state.version + 1 };
-    await this.#layout.write(this.#state);
+  /** What was changed just now may change again without a trace: it counts as another version at the next look. */
+  async #lookNow(
+    scan = scanTree,
+  ): Promise<Pick<Scan, 'fingerprint' | 'isSettled'> & { version: number }> {
+    const { fingerprint, isSettled, bytes } = await scan(this.#layout.path);
+    this.#bytes = bytes;
+    if (fingerprint !== this.#state.fingerprint) await this.#count(isSettled ? fingerprint : '');
+    return { fingerprint, isSettled, version: this.#state.version };
   }
 
-  async #fingerprintNow(): Promise<string> {
-    return (await scanTree(this.#layout.path)).fingerprint;
+  /** There is another version now. */
+  async #count(fingerprint: string): Promise<number> {
+    this.#state = { ...this.#state, fingerprint, version: this.#state.version + 1 };
+    const { version } = this.#state;
+    this.#saving = this.#saving.catch(() => undefined).then(() => this.#layout.write(this.#state));
+    await this.#saving;
+    return version;
+  }
+
+  #nowMs(): number {
+    return this.#context.clock.monotonicMs();
   }
 
   #isCurrent(epoch: number): boolean {
@@ -305,7 +367,7 @@ export class Managed {
   }
 
   #learn(): void {
-    this.#known.learn(this.#desired.id, this.#ports.facts(), this.#context.clock.monotonicMs());
+    this.#known.learn(this.#desired.id, this.#ports.facts(), this.#nowMs());
     const { epoch, version } = this.#known.newest;
     if (epoch === this.#state.knownEpoch && version === this.#state.knownVersion) return;
     // Reaches the disk with the next change of state: losing it errs only towards an older view of the others.
@@ -313,7 +375,7 @@ export class Managed {
   }
 
   #lagMs(): number | null {
-    return this.#known.lagMs(this.#state, this.#context.clock.monotonicMs());
+    return this.#known.lagMs(this.#state, this.#nowMs());
   }
 
   async #alone<T>(work: () => Promise<T>): Promise<T> {

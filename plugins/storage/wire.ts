@@ -10,14 +10,17 @@ export interface CopyRequest {
   readonly id: string;
   /** Whose original is wanted. */
   readonly epoch: number;
-  /** The workload is paused meanwhile, so that the copy is of one moment. */
-  readonly isPaused: boolean;
+  /** Of one moment, whatever the workload does: from a snapshot, for which it is paused. */
+  readonly isSnapshot: boolean;
+  /** Version of this epoch that is here already; 0: none. */
+  readonly have: number;
   /** What the local rsync would run on the other side. */
   readonly args: readonly string[];
 }
 
 export type CopyAnswer =
-  | { readonly isOk: true }
+  /** `wallMs`: the time of day of this side. */
+  | { readonly isOk: true; readonly wallMs: number }
   | { readonly isOk: false; readonly code: string; readonly why: string };
 
 export interface CopyEnd {
@@ -31,7 +34,7 @@ export type Part =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'json'; readonly value: unknown };
 
-/** Rsync itself gives up when nothing moves for a minute. */
+/** Those that a client of ours hands on. Rsync itself gives up when nothing moves for a minute. */
 export const senderOptions: readonly string[] = ['--timeout=60', '--numeric-ids'];
 const jsonBytesMax = 16 << 10;
 
@@ -66,7 +69,8 @@ export function readRequest(value: unknown): CopyRequest | null {
     raw?.v === 1 &&
     typeof raw.id === 'string' &&
     Number.isSafeInteger(raw.epoch) &&
-    typeof raw.isPaused === 'boolean' &&
+    Number.isSafeInteger(raw.have) &&
+    typeof raw.isSnapshot === 'boolean' &&
     Array.isArray(raw.args) &&
     raw.args.length <= 16 &&
     raw.args.every((one) => typeof one === 'string' && one.length <= 256);
@@ -74,10 +78,11 @@ export function readRequest(value: unknown): CopyRequest | null {
 }
 
 export function readAnswer(value: unknown): CopyAnswer | null {
-  const raw = value as { isOk?: unknown; code?: unknown; why?: unknown } | null;
-  if (raw?.isOk === true) return { isOk: true };
-  if (raw?.isOk !== false) return null;
-  return { isOk: false, code: String(raw.code), why: String(raw.why) };
+  const raw = value as Record<string, unknown> | null;
+  if (raw?.['isOk'] === true)
+    return Number.isFinite(raw['wallMs']) ? { isOk: true, wallMs: Number(raw['wallMs']) } : null;
+  if (raw?.['isOk'] !== false) return null;
+  return { isOk: false, code: String(raw['code']), why: String(raw['why']) };
 }
 
 export function readEnd(value: unknown): CopyEnd | null {

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { senderArgs } from '../../../plugins/storage/wire.ts';
@@ -131,23 +131,75 @@ describe('a storage that is copied', () => {
     });
   });
 
-  test('of what never rests one moment is copied while the workload is paused', async () => {
-    await rig.hold(a, 1);
-    put(a, 'row', '0');
+  describe('that never rests', () => {
     let count = 0;
     let isRunning = true;
-    const write = (): void => {
-      if (!isRunning) return;
-      put(a, 'row', String(++count));
-      setImmediate(write);
+    let writer: Promise<void>;
+
+    /** The second file is never ahead of the first, nor more than one behind. */
+    const write = async (): Promise<void> => {
+      for (; isRunning; count++) {
+        for (const name of ['first', 'second']) {
+          // Within one moment of nothing else.
+          while (a.isPaused && isRunning) await new Promise((done) => setImmediate(done));
+          put(a, name, String(count).padStart(9));
+          await new Promise((done) => setImmediate(done));
+        }
+      }
     };
-    write();
-    try {
-      await until(() => expect(b.row()).toMatchObject({ state: 'replica', reason: null }), 15_000);
-    } finally {
+
+    beforeEach(async () => {
+      isRunning = true;
+      await rig.hold(a, 1);
+      put(a, 'large', 'x'.repeat(1 << 20));
+      writer = write();
+    });
+
+    afterEach(async () => {
       isRunning = false;
-    }
-    expect(a.pauses).toBeGreaterThan(0);
+      await writer;
+    });
+
+    test('is copied as it was in one moment, while it was paused [trellis:P35]', async () => {
+      await until(() => expect(b.row()).toMatchObject({ state: 'replica', reason: null }), 20_000);
+      expect(a.pauses).toBeGreaterThan(0);
+      await b.running?.activate(storageId, 2);
+      const ahead = Number(get(b, 'first')) - Number(get(b, 'second'));
+      expect([0, 1]).toContain(ahead);
+      expect(get(b, 'large')).toHaveLength(1 << 20);
+    });
+
+    test('is paused once for all copies', async () => {
+      const others = [b, await rig.add('cccc'), await rig.add('eeee')];
+      await rig.hold(a, 1);
+      const newer = { state: 'replica', version: expect.toSatisfy((version) => version > 3) };
+      await until(() => {
+        for (const host of others) expect(host.row()).toMatchObject(newer);
+      }, 18_000);
+      const [versions, pauses] = [others.map((host) => host.row()?.version), a.pauses];
+      expect(pauses).toBeLessThanOrEqual(new Set(versions).size * 3);
+    });
+
+    test('is no copy at all when it cannot be paused, and says so', async () => {
+      a.pauseWorks = false;
+      await until(() => expect(b.row()?.reason).toMatch(/could not be paused/), 20_000);
+      expect(b.row()).toMatchObject({ state: 'failed', isInSync: false });
+    });
+  });
+
+  test('a file that was changed within the second in which it was copied is copied again', async () => {
+    await rig.hold(a, 1);
+    const change = (text: string, seconds: number): void => {
+      put(a, 'row', text);
+      utimesSync(join(a.path, 'row'), seconds, seconds);
+    };
+    change('before', 1_700_000_000.25);
+    await inSync(b);
+    change('after!', 1_700_000_000.75);
+    await until(() => expect(a.row()?.version).toBeGreaterThan(b.row()?.version ?? 0), 5_000);
+    await inSync(b);
+    await b.running?.activate(storageId, 2);
+    expect(get(b, 'row')).toBe('after!');
   });
 
   test('content that was there before is the first content, and on a replica it is set aside', async () => {

@@ -50,6 +50,8 @@ export class RigHost {
   fact: StorageFact | null = null;
   pauses = 0;
   pauseWorks = true;
+  /** A workload of the test that is not to write now. */
+  isPaused = false;
   handle: (from: HostId, stream: StorageStream) => Promise<void> = () => Promise.resolve();
 
   constructor(rig: StorageRig, name: string) {
@@ -93,8 +95,14 @@ export class RigHost {
           .filter((host) => host.fact !== null && (host === this || !this.#rig.cut.has(host.id)))
           .map((host) => ({ host: host.id, ageMs: 0, fact: host.fact as StorageFact })),
       pause: () => {
+        if (!this.pauseWorks) return Promise.resolve(null);
         this.pauses++;
-        return Promise.resolve(this.pauseWorks ? () => Promise.resolve(true) : null);
+        this.isPaused = true;
+        return Promise.resolve(() => {
+          const wasPaused = this.isPaused;
+          this.isPaused = false;
+          return Promise.resolve(wasPaused);
+        });
       },
     };
   }
