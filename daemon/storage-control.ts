@@ -6,10 +6,13 @@ import type { HostId, NodeId, ObjectId } from '../crdt/ids.ts';
 import type { RunningStorage } from '../plugins/storage/plugin.ts';
 import type { StoragePorts } from '../plugins/storage/ports.ts';
 import { ClusterError } from './errors.ts';
+import type { LeaseApi } from './lease-api.ts';
 import { readStorage } from './lease-input.ts';
 import type { StorageControl } from './lease-workload.ts';
 import type { LeaseName } from './lease/model.ts';
 import type { Member } from './member.ts';
+import { leaseNameOf } from './plan/leases.ts';
+import type { Clock, Log } from './ports.ts';
 
 /** Topic of the storage plugin's facts. */
 const storageTopic = 'storage';
@@ -38,6 +41,35 @@ export function storagePorts(member: Member, pause: StoragePorts['pause']): Stor
         return host === undefined || fact === null ? [] : [{ host, ageMs, fact }];
       }),
     pause,
+  };
+}
+
+/** The guard pauses a lease no more often: within this time an answer is about the pause that was asked for. */
+const pauseEveryMs = 2_000;
+
+/** What runs under a storage's lease stands still for a moment, by its guard. */
+export function pauseBy(
+  guard: Pick<LeaseApi, 'command'>,
+  env: string,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+): StoragePorts['pause'] {
+  return async (storage, maxMs) => {
+    const name = leaseNameOf(env, { kind: 'storage', id: storage });
+    const { signal } = new AbortController();
+    const startedMs = clock.monotonicMs();
+    const isDone = async (kind: 'pause' | 'resume'): Promise<boolean> => {
+      try {
+        const command = kind === 'pause' ? { kind, name, maxMs } : { kind, name };
+        const reply = await guard.command(command, signal);
+        if (!reply.isOk) log.info('storage.not-paused', { name, kind, ...reply.details });
+        return reply.isOk && clock.monotonicMs() - startedMs < pauseEveryMs;
+      } catch (error) {
+        // The guard is gone; the next one opens what is held.
+        log.warn('storage.not-paused', { name, kind, error: String(error) });
+        return false;
+      }
+    };
+    return (await isDone('pause')) ? () => isDone('resume') : null;
   };
 }
 

@@ -23,7 +23,7 @@ import type { Leases } from './leases.ts';
 import type { Clock, Log, Random, Timer } from './ports.ts';
 import { PluginHost } from './reconcile/plugin-host.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
-import { storageControl, storagePorts } from './storage-control.ts';
+import { pauseBy, storageControl, storagePorts } from './storage-control.ts';
 import type { Store } from './store/open-store.ts';
 
 export interface WorkloadOptions {
@@ -92,11 +92,13 @@ export class Workload {
   }
 
   async start(): Promise<void> {
-    const { member, clock, random, log, config, store, hostsFile } = this.#options;
+    const { member, leases, clock, random, log, config, store, hostsFile } = this.#options;
     const started = await this.#host.start([
       { plugin: inventoryPlugin, config: { stateDir: store.stateDir } },
       {
-        plugin: storagePlugin(storagePorts(member, () => Promise.resolve(null))),
+        plugin: storagePlugin(
+          storagePorts(member, pauseBy(leases.link, member.node.env, { clock, log })),
+        ),
         config: undefined,
       },
       { plugin: dockerPlugin() as DockerPlugin, config: undefined },
