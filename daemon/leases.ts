@@ -7,7 +7,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { compareText } from '../crdt/codec.ts';
-import type { HostId } from '../crdt/ids.ts';
+import type { HostId, NodeId } from '../crdt/ids.ts';
 import type { HostView } from '../crdt/model.ts';
 import type { ReconcileOutcome } from '../plugins/api.ts';
 import type { ExclusiveControl } from '../plugins/docker/exclusive.ts';
@@ -39,6 +39,7 @@ import type { Holder } from './plan/leases.ts';
 import type { PlanningLeases } from './plan/planning.ts';
 import type { Clock, KeyPair, Log, Random, Timer } from './ports.ts';
 import { writeFileDurablySync } from './store/durable.ts';
+import { InviteVoters } from './trust/invite-uses.ts';
 
 /** How the guard of this daemon is run. */
 export interface GuardOptions {
@@ -128,6 +129,7 @@ export class Leases implements PlanningLeases {
       hostName: () => member.hostName(),
       hosts: () => envHosts(node),
     });
+    this.#agreeOnInvites(member);
     this.jobs = new JobScheduler({ node, withLease: this.holds.withLease, clock, log });
     this.workload = new LeaseWorkload({
       clock,
@@ -270,6 +272,26 @@ export class Leases implements PlanningLeases {
   }
 
   // ---- Inside -----------------------------------------------------------------------------------------------------
+
+  #agreeOnInvites(member: Member): void {
+    const voters = (): (NodeId | null)[] | null => {
+      const status = this.link.status();
+      if (status?.chosen == null || !status.hasQuorum) return null;
+      return status.chosen.config.voters.map((host) => member.nodeOf(host));
+    };
+    const uses = new InviteVoters({
+      env: member.node.env,
+      self: member.node.self.node,
+      withLease: this.holds.withLease,
+      net: member.network,
+      roster: member.roster,
+      voters,
+      keep: (record) => member.keepRecord(record),
+      log: this.#options.log,
+    });
+    uses.serve();
+    member.admission.agreeThrough(uses);
+  }
 
   #end(): void {
     this.#isStopped = true;

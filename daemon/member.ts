@@ -273,6 +273,12 @@ export class Member implements ClusterAccess {
     this.network.rosterChanged();
   }
 
+  /** Durable and on its way to whoever is connected, so that any of them lets a new host in. Fails with JOIN_REFUSED, DISK_FULL. */
+  async keepRecord(record: SignedBytes): Promise<void> {
+    await this.#addDurably(record);
+    this.network.rosterChanged();
+  }
+
   sessionRecord(id: SessionId): SignedBytes | null {
     return this.node.replica.roster.session(id)?.signed ?? null;
   }
@@ -371,7 +377,8 @@ export class Member implements ClusterAccess {
       hostKeys: store.identity.keyPair,
       issuingKeyPem: issuing.keyPem,
       peers: () => this.#peerHints(),
-      admit: (record) => this.#admit(record),
+      admit: (record) => this.keepRecord(record),
+      settled: () => settle(clock, admitPushMs),
       onAttempt: (attempt) => this.#options.onJoinAttempt(attempt),
       clock,
       log,
@@ -385,13 +392,6 @@ export class Member implements ClusterAccess {
     this.#introductions.look(members);
   }
 
-  /** Durable and told to whoever is connected before the joiner is answered, so that any of them lets it in. */
-  async #admit(record: SignedBytes): Promise<void> {
-    await this.#addDurably(record);
-    this.network.rosterChanged();
-    await settle(this.#options.clock, admitPushMs);
-  }
-
   /** Shows our chain of trust to a member that does not let us in, over its HTTPS API. */
   async #introduceTo(node: NodeId): Promise<void> {
     const fact = this.node.fact('host', node)?.value as HostFact | undefined;
@@ -401,26 +401,19 @@ export class Member implements ClusterAccess {
     this.network.rosterChanged();
   }
 
-  #addDurably(record: SignedBytes): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const outcome = this.node.addRecord(record, (error) => {
-        if (error === undefined) resolve();
-        else
-          reject(
-            new ClusterError(
-              'DISK_FULL',
-              { dir: this.#options.store.stateDir, reason: error.message },
-              error,
-            ),
-          );
-      });
-      if (outcome.kind === 'added' || outcome.kind === 'known') return;
-      reject(
-        new ClusterError('JOIN_REFUSED', {
-          reason: outcome.reason,
-          todo: 'ask for a new invitation',
-        }),
-      );
+  async #addDurably(record: SignedBytes): Promise<void> {
+    const written = Promise.withResolvers<void>();
+    const outcome = this.node.addRecord(record, (error) => {
+      if (error === undefined) written.resolve();
+      else {
+        const details = { dir: this.#options.store.stateDir, reason: error.message };
+        written.reject(new ClusterError('DISK_FULL', details, error));
+      }
+    });
+    if (outcome.kind === 'added' || outcome.kind === 'known') return written.promise;
+    throw new ClusterError('JOIN_REFUSED', {
+      reason: outcome.reason,
+      todo: 'ask for a new invitation',
     });
   }
 

@@ -3,8 +3,8 @@
  * members hold has only its hash. It is written with a tag of its cluster and a checksum, so that a mistyped code and a
  * code of another cluster are told apart from one that was refused.
  *
- * Until leases exist the admitting member decides about uses: two members cut off from each other may both admit on
- * the last use of one code.
+ * Uses are agreed upon by a majority of voters (`invite-uses.ts`); without one, two members cut off from each other may both
+ * admit on the last use of one code.
  */
 import { timingSafeEqual } from 'node:crypto';
 import { hex } from '../../crdt/ids.ts';

@@ -20,6 +20,8 @@ import { asClusterError, ClusterError, invariant } from '../errors.ts';
 import type { Clock, KeyPair, Log } from '../ports.ts';
 import { acceptIntroduction } from './introduce.ts';
 import { randomHostId } from './identity.ts';
+import { decideAlone } from './invite-uses.ts';
+import type { AdmissionTurn, InviteUses } from './invite-uses.ts';
 import { checkCode, refusalText } from './invites.ts';
 import { checkRequestSchema, joinRequestSchema } from './join-wire.ts';
 import type { CheckAnswer, JoinAnswer, JoinRequest, PeerHint } from './join-wire.ts';
@@ -37,8 +39,10 @@ export interface AdmissionOptions {
   readonly issuingKeyPem: string;
   /** This member first. */
   readonly peers: () => readonly PeerHint[];
-  /** Puts the record into the roster, durably, and pushes it to the live members; then the host is answered. */
+  /** Puts the record into the roster, durably, and pushes it to the live members. */
   readonly admit: (record: SignedBytes, addresses: readonly string[]) => Promise<void>;
+  /** The others have had time to take it; then the host is answered. */
+  readonly settled?: () => Promise<void>;
   /** Every attempt, for the audit log. `outcome` is 'admitted', 'checked', 'introduced' or an error code. */
   readonly onAttempt: (attempt: JoinAttempt) => void;
   readonly clock: Clock;
@@ -57,12 +61,20 @@ export interface JoinAttempt {
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #limits: StrangerLimits;
-  /** Invite id by host key of admissions that are not in the roster yet. */
+  /** Host keys of admissions under way. */
+  readonly #joining = new Set<string>();
+  /** Of those, the ones that were granted and are not in the roster yet: invite id by host key. */
   readonly #pending = new Map<string, string>();
+  #uses: InviteUses = decideAlone;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
     this.#limits = new StrangerLimits(() => options.clock.monotonicMs());
+  }
+
+  /** From now on uses are agreed upon. */
+  agreeThrough(uses: InviteUses): void {
+    this.#uses = uses;
   }
 
   /** For the installer. Fails with INVITE_REFUSED, INVALID, RATE_LIMITED. */
@@ -98,21 +110,38 @@ export class Admission {
         attempt({ outcome: 'admitted', reason: 'again' });
         return this.#answer(request, known);
       }
-      if (this.#pending.size >= joinsMax || this.#pending.has(request.hostKey)) {
+      if (this.#joining.size >= joinsMax || this.#joining.has(request.hostKey)) {
         throw new ClusterError('BUSY', { max: joinsMax, what: 'admissions' });
       }
-      const { invite } = this.#invite(request.code);
-      attempt({ invite: invite.id });
-      const record = this.#memberRecord(request, invite);
-      this.#pending.set(request.hostKey, invite.id);
+      this.#joining.add(request.hostKey);
       try {
-        await this.#options.admit(record, request.addresses);
+        const { invite } = this.#invite(request.code);
+        attempt({ invite: invite.id });
+        const record = await this.#uses.decide(invite, (turn) => this.#admit(request, turn));
+        attempt({ outcome: 'admitted' });
+        await this.#options.settled?.();
+        return this.#answer(request, record);
       } finally {
-        this.#pending.delete(request.hostKey);
+        this.#joining.delete(request.hostKey);
       }
-      attempt({ outcome: 'admitted' });
-      return this.#answer(request, record);
     });
+  }
+
+  /** Looks again at everything: other members may have admitted meanwhile, with this code or this very host. */
+  async #admit(request: JoinRequest, turn: AdmissionTurn): Promise<SignedBytes> {
+    const known = this.#knownMember(request);
+    if (known !== null) return known;
+    const { invite } = this.#invite(request.code, request.hostKey, turn.unknown);
+    const record = this.#memberRecord(request, invite);
+    turn.assertHeld();
+    this.#pending.set(request.hostKey, invite.id);
+    try {
+      await this.#options.admit(record, request.addresses);
+    } finally {
+      this.#pending.delete(request.hostKey);
+    }
+    await turn.told(record);
+    return record;
   }
 
   /** A member that we do not know yet shows its chain. Fails with JOIN_REFUSED, INVALID, RATE_LIMITED. */
@@ -150,8 +179,15 @@ export class Admission {
     return authority;
   }
 
-  /** `hostKey`: of a host that asks again; the use that admitted it is its own. */
-  #invite(code: string, hostKey = ''): { invite: InviteRecord; usesLeft: number } {
+  /**
+   * `hostKey`: of a host that asks again; the use that admitted it is its own. `unknown`: admitted with it, and not in the
+   * roster here.
+   */
+  #invite(
+    code: string,
+    hostKey = '',
+    unknown: ReadonlySet<string> = new Set(),
+  ): { invite: InviteRecord; usesLeft: number } {
     const { roster } = this.#options;
     const members = new Map<string, string | undefined>(
       roster.membersEver().map(({ node, record }) => [node, record.invite]),
@@ -159,7 +195,8 @@ export class Admission {
     const own = members.get(hostKey);
     // An admission stays pending until the others were told, but counts in the roster as soon as it is there.
     const pendingUses = (id: string): number =>
-      [...this.#pending].filter(([key, invite]) => invite === id && !members.has(key)).length -
+      [...this.#pending].filter(([key, invite]) => invite === id && !members.has(key)).length +
+      [...unknown].filter((key) => !members.has(key) && key !== hostKey).length -
       (id === own ? 1 : 0);
     const checked = checkCode(this.#options.roster, code, {
       nowWallMs: this.#options.clock.wallMs(),
