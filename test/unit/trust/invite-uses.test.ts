@@ -24,7 +24,7 @@ let invite: ReturnType<TestCluster['invite']>;
 let members: Member[];
 /** 'a>b' by place: what does not arrive. */
 let cut: Set<string>;
-let holder: Member | null;
+let isHeld: boolean;
 /** Rosters that had the use when the lease was given back. */
 let knownAtRelease: number[];
 
@@ -105,8 +105,8 @@ class Member {
     const near = members.filter((other) => this.hears(other));
     if (this.voters === 'unheard' || near.length * 2 <= members.length)
       throw new ClusterError('NO_QUORUM', { env: 'prod', reason: 'cut off' });
-    while (holder !== null) await new Promise((resolve) => setImmediate(resolve));
-    holder = this;
+    while (isHeld) await new Promise((resolve) => setImmediate(resolve));
+    isHeld = true;
     let asserts = 0;
     const assertHeld = (): void => {
       if (++asserts > this.assertsMax) throw new ClusterError('LEASE_LOST', { name, reason: '' });
@@ -117,7 +117,7 @@ class Member {
       return await work(hold);
     } finally {
       knownAtRelease.push(members.filter(({ roster }) => usesOf(roster, invite.id) > 0).length);
-      holder = null;
+      isHeld = false;
     }
   };
 
@@ -138,7 +138,7 @@ beforeEach(async () => {
   invite = first;
   members = [];
   cut = new Set();
-  holder = null;
+  isHeld = false;
   knownAtRelease = [];
   for (const host of others) await joinOne(founders, host, first.code);
   invite = cluster.invite({ uses: 1 });
