@@ -215,6 +215,7 @@ export class JobScheduler {
       return;
     }
     this.#record({ id, tick, epoch: hold.epoch, state: 'started' });
+    this.#options.log.info('job.begun', { id, tick, epoch: hold.epoch });
     if (before !== null && before.tick < tick) this.#tellSkipped(before, tick);
     const limit = this.#limit(entry.job);
     const signal = AbortSignal.any([hold.signal, limit.signal]);
