@@ -73,7 +73,8 @@ export async function pull(options: {
 }): Promise<CopyEnd> {
   const { relay, to, basis, signal } = options;
   const linked = basis === null || basis === to ? [] : [`--link-dest=${basis}`];
-  const fixed = [...localOptions, ...senderOptions];
+  // The relay is a shell, which does not know of pipes that are full for the moment.
+  const fixed = [...localOptions, ...senderOptions, '--blocking-io'];
   const child = spawn('rsync', [...fixed, ...linked, '-e', relay, 'active:/', `${to}/`], {
     stdio: ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'],
     signal,

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -185,6 +186,21 @@ describe('a storage that is copied', () => {
       await until(() => expect(b.row()?.reason).toMatch(/could not be paused/), 20_000);
       expect(b.row()).toMatchObject({ state: 'failed', isInSync: false });
     });
+  });
+
+  test('much is copied as well as little, to several at once', async () => {
+    const c = await rig.add('cccc');
+    const bytes = randomBytes(24 << 20);
+    mkdirSync(a.path, { recursive: true });
+    writeFileSync(join(a.path, 'large'), bytes);
+    await rig.hold(a, 1);
+    for (const host of [b, c])
+      await until(
+        () => expect(host.row()).toMatchObject({ state: 'replica', reason: null }),
+        15_000,
+      );
+    await c.running?.activate(storageId, 2);
+    expect(readFileSync(join(c.path, 'large')).equals(bytes)).toBe(true);
   });
 
   test('a file that was changed within the second in which it was copied is copied again', async () => {
