@@ -237,6 +237,11 @@ export class LeaseAgent implements HandoverHost {
     return hasRemains || this.whyNotHere() === '';
   }
 
+  /** What ran here has no right to any more, and is not gone yet. */
+  get isOusted(): boolean {
+    return this.#mustEmpty && this.gate.hasGate && !this.isGateEmpty;
+  }
+
   get isGateFailed(): boolean {
     return this.gate.state === 'failed';
   }

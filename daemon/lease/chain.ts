@@ -92,6 +92,11 @@ export interface ChainPorts {
    * it must not be exchanged under it one by one. Absent: no.
    */
   keepsPark?(): boolean;
+  /**
+   * Voters are about to be forced, and new voters will not know what this host has parked: it is ended now. False while any
+   * of it may still run: then this host does not take part yet. Absent: nothing is parked.
+   */
+  endsParks?(): boolean;
   /** Called when a link has taken effect; what it returns is carried out after what the chain does. */
   adopted(adoption: Adoption, now: Instant): readonly CoreEffect[];
 }
@@ -295,6 +300,7 @@ export class Chain {
     if (chosen === null) return this.#askFor(from, now);
     if (message.n === noLink) {
       if (message.generation <= chosen.config.generation) return this.#tell(from, now);
+      if (this.#ports.endsParks?.() === false) return [];
     } else {
       const order = compareRefs(message, chosen.config);
       if (order !== 0) return order < 0 ? this.#tell(from, now) : this.#askFor(from, now);

@@ -102,7 +102,7 @@ export class GuardCore {
     };
     this.#acceptor = new Acceptor({
       self: start.self,
-      isEligible: (name, host) => this.#isEligible(name, host),
+      isEligible: (name, host, isForced) => this.#isEligible(name, host, isForced),
       lockDelayMs: (name) => this.#listed.get(name)?.lockDelayMs ?? 0,
       isListed: (name) => this.#listed.has(name),
       isFull: () => this.#chain.isFull(),
@@ -122,6 +122,7 @@ export class GuardCore {
         token: () => this.#turn.nextToken(),
         isSilent: (at) => at.monoMs < this.#acceptor.silentUntilMs,
         keepsPark: () => this.#acceptor.hasPark,
+        endsParks: () => this.#endParks(),
         adopted: (adoption) => this.#onAdopted(adoption),
       },
     });
@@ -564,11 +565,27 @@ export class GuardCore {
     return [];
   }
 
+  /** True when nothing runs here by a park that forced voters would not know. */
+  #endParks(): boolean {
+    let isDone = true;
+    for (const agent of this.#agents.values()) {
+      if (agent.isParked) {
+        agent.forcedOut(this.#turn);
+        this.#touch(agent);
+      }
+      if (agent.isOusted) isDone = false;
+    }
+    return isDone;
+  }
+
   // ---- Small things -------------------------------------------------------------------------------------------------------------
 
-  #isEligible(name: LeaseName, host: HostId): boolean {
+  #isEligible(name: LeaseName, host: HostId, isForced: boolean): boolean {
     const lease = this.#listed.get(name);
-    if (lease) return lease.candidates.includes(host);
+    if (lease)
+      return (
+        lease.candidates.includes(host) || (isForced && lease.forceable?.includes(host) === true)
+      );
     return this.#peers.has(host) && dynamicPrefixes.some((prefix) => name.startsWith(prefix));
   }
 
