@@ -194,6 +194,14 @@ export const mutants: readonly Mutant[] = [
     hunt: { script: 'unparkInVain' },
   },
   {
+    name: 'force-forgets-parks',
+    breaks: 'forced voters do not know what is parked',
+    file: core,
+    edits: [{ find: 'endsParks: () => this.#endParks(),', replace: '' }],
+    falls: ['I18', 'I1', 'I2'],
+    hunt: { script: 'forcedWhileParked' },
+  },
+  {
     name: 'shorter-renewal-counts',
     breaks: 'an exclusion never ends sooner',
     file: acceptor,

@@ -90,7 +90,6 @@ export class SimGuard {
     this.#cancelWake();
     this.#inbox = [];
     this.#rest = [];
-    this.#world.checks.onEnd(this.machine);
   }
 
   /** SIGSTOP. */
@@ -188,7 +187,11 @@ export class SimGuard {
       const effect = effects[index] as CoreEffect;
       if (this.onEffect !== null) {
         const verdict = this.onEffect(index, effect);
-        if (verdict === 'dead' || this.life !== life || this.core !== core) return;
+        if (verdict === 'dead' || this.life !== life || this.core !== core) {
+          // What this turn was about to say, it never said.
+          if (!isStored) this.#world.checks.onCut(this.machine);
+          return;
+        }
         if (verdict === 'stopped') {
           this.#rest.push(...effects.slice(index));
           return;

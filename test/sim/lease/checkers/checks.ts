@@ -213,7 +213,17 @@ export class Checks {
     }
   }
 
-  onEnd(_machine: Machine): void {}
+  /** It died before it kept what it had just decided, and before it said so. */
+  onCut(machine: Machine): void {
+    const state = machine.volatile;
+    if (state === null) return;
+    for (const [name, book] of this.#books) {
+      const acceptor = book.acceptors[machine.index] as ShadowAcceptor;
+      acceptor.promised = Math.min(acceptor.promised, seatOf(state, name)?.promised ?? 0);
+      const { record } = acceptor;
+      if (record !== null) acceptor.record = { ...record, isDoubtful: true };
+    }
+  }
 
   onPowerCut(machine: Machine): void {
     this.#forget(machine.index);
@@ -384,11 +394,11 @@ export class Checks {
 
   /** L3: who only waits never makes a renewal of the holder fail. */
   #onReject(machine: Machine, message: Reject, now: Instant): void {
-    if (message.why !== 'ballot') return;
-    const record = this.#book(message.name).acceptors[machine.index]?.record ?? null;
+    if (message.why !== 'ballot' || this.#isLateAnswer) return;
     const { ballot } = message;
-    if (record === null || record.session !== ballot.session) return;
-    if (ballot.counter <= record.counter || !this.#isLive(machine, record, now.monoMs)) return;
+    const seat = seatOf(this.#world.core(machine.index).volatileState(), message.name);
+    if (seat === null || seat.granted === null || now.monoMs >= seat.untilMs) return;
+    if (seat.granted.session !== ballot.session || ballot.counter <= seat.granted.counter) return;
     const acceptor = this.#book(message.name).acceptors[machine.index] as ShadowAcceptor;
     if (ballot.counter < acceptor.promised) return;
     throw new Breach(
@@ -403,7 +413,7 @@ export class Checks {
       throw new Breach('I7', `h${index} promises ${message.name} while it has to be silent`);
     if (!message.isOpen) return;
     this.#onServed(machine, message);
-    this.#observe(machine, message.name, now, message);
+    // As it was before this turn, in which this host itself may have been granted something since.
     const acceptor = this.#book(message.name).acceptors[index] as ShadowAcceptor;
     const { record } = acceptor;
     if (
@@ -414,10 +424,16 @@ export class Checks {
         record.host === machine.id && !isHeld(this.#world.core(index).volatileState(), message.name)
       )
     )
-      throw new Breach('I6', `h${index} promises ${message.name} under a live lease of another`);
+      throw new Breach(
+        'I6',
+        `h${index} promises ${message.name} under a live lease of another` +
+          JSON.stringify(record) +
+          JSON.stringify(seatOf(this.#world.core(index).volatileState(), message.name)),
+      );
     if (message.ballot.counter < acceptor.promised)
       throw new Breach('I7', `h${index} promises a ballot below an earlier promise`);
     acceptor.promised = message.ballot.counter;
+    this.#observe(machine, message.name, now, message);
   }
 
   /** I13: an acceptor never serves older voters than it did. */
@@ -867,6 +883,7 @@ interface SeenSeat {
     readonly counter: number;
   } | null;
   readonly untilMs: number;
+  readonly promised: number;
 }
 
 function isHeld(state: unknown, name: string): boolean {
@@ -878,5 +895,6 @@ function isHeld(state: unknown, name: string): boolean {
 function seatOf(state: unknown, name: string): SeenSeat | null {
   const { seats } = (state as { readonly acceptor: AcceptorState }).acceptor;
   const seat = seats.find(([known]) => known === name);
-  return seat === undefined ? null : { granted: seat[2], untilMs: seat[3] };
+  if (seat === undefined) return null;
+  return { granted: seat[2], untilMs: seat[3], promised: seat[1]?.counter ?? 0 };
 }

@@ -420,6 +420,26 @@ function unparkInVain(): void {
   insist(world.holderOf(name) === 0 && world.runningOn(name) === 0, 'L1', 'it does not hold again');
 }
 
+/** The only voter dies while a lease is parked with its vote; the others are forced to be the voters. */
+function forcedWhileParked(): void {
+  const world = worldOf({ hostCount: 3, voterCount: 1, candidates: [[1, 2]] });
+  untilRunsOn(world, 1);
+  let isParked = false;
+  world.command(1, { kind: 'park', name: null }, (reply) => (isParked = reply.isOk));
+  world.runUntil(() => isParked, { withinMs: 3_000, what: 'parked' });
+  world.cutPower(0);
+  world.run({ forMs: 1_000 });
+  const machines = world.machines.slice(1);
+  world.command(2, {
+    kind: 'force-voters',
+    voters: machines.map(({ id }) => id),
+    assertDead: [hostIdOf(0)],
+  });
+  world.run({ forMs: 20_000 });
+  insist(world.chosenOf(2)?.config.generation === 1, 'L1', 'nothing was forced');
+  insist(world.runningOn(name) !== null, 'L1', 'nobody runs it');
+}
+
 /** The profile becomes shorter, and the answers to the first short renewal are lost. */
 function shorterProfile(): void {
   const world = worldOf({ ttlMsMax: 5_000, leases: [{ ...serviceLease, profile: 'wan' }] });
@@ -601,6 +621,7 @@ export const scripts: Readonly<Record<string, () => void>> = {
   growAndShrink,
   parkedForHours,
   unparkInVain,
+  forcedWhileParked,
   shorterProfile,
   floorsOfNewVoters,
   handover,
