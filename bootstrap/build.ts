@@ -88,6 +88,11 @@ export async function layOut(dir: string, version: string): Promise<void> {
   await writeFile(path.join(dir, 'bundle.json'), `${JSON.stringify(about)}\n`);
 }
 
+/** One of the programs as it is in a bundle. */
+export async function buildProgram(name: keyof typeof programs, outfile: string): Promise<void> {
+  await bundleProgram(path.join(root, programs[name]), outfile);
+}
+
 // ESM output of CommonJS packages needs what CommonJS has.
 const banner = [
   "import { createRequire as trellisCreateRequire } from 'node:module';",

@@ -22,6 +22,7 @@ import { connect, type Socket } from 'node:net';
 import { setPriority, tmpdir } from 'node:os';
 import path from 'node:path';
 import { hex, type ClusterId, type HostId, type NodeId } from '../../crdt/ids.ts';
+import { buildProgram } from '../../bootstrap/build.ts';
 import { keyPairFromSeed } from '../../daemon/crypto.ts';
 import { certifyLeaseKey } from '../../daemon/lease/certificate.ts';
 import type {
@@ -40,15 +41,12 @@ import { LineSplitter } from '../../daemon/lease/guard/lines.ts';
 import { eventually } from '../await.ts';
 import { cgroupRoots } from '../conformance/lease/scratch-gates.ts';
 
-const repo = path.join(import.meta.dirname, '..', '..');
 const env = 'prod';
 export const webLease = `service/${env}/aaaa000011112222`;
 export const plannerLease = `planner/${env}`;
 
 export interface WorldOptions {
   readonly count: number;
-  /** The guard's program; the default is the source. */
-  readonly program?: string;
   readonly isCareful?: boolean;
   /** Besides planner and web. */
   readonly moreLeases?: number;
@@ -67,6 +65,7 @@ export class GuardWorld {
   readonly hosts: GuardHost[] = [];
   readonly options: WorldOptions;
   readonly journal: string;
+  program = '';
 
   constructor(options: WorldOptions) {
     this.options = options;
@@ -86,6 +85,9 @@ export class GuardWorld {
   }
 
   async start(): Promise<void> {
+    // As it is released: from the sources it takes a second to load on a busy machine, and is not back in time.
+    this.program = path.join(this.dir, 'guard.mjs');
+    await buildProgram('guard', this.program);
     for (const host of this.hosts) host.start();
     await Promise.all(this.hosts.map((host) => host.greeted()));
   }
@@ -225,7 +227,7 @@ export class GuardHost {
   }
 
   start(): void {
-    const program = this.world.options.program ?? path.join(repo, 'daemon/lease/guard/main.ts');
+    const { program } = this.world;
     const traffic = this.world.options.hasTraffic === true ? [] : ['--no-traffic'];
     const args = [
       '--state',
