@@ -75,7 +75,7 @@ export class Machine {
   desiredFile: GuardDesired | null = null;
   /** tmpfs: of this boot; null: absent. */
   volatile: unknown = null;
-  /** How long the host had slept when it was written. */
+  /** How long the host had slept as far as the guard that wrote it had noticed. */
   #volatileSleptMs = 0;
 
   constructor(index: number, id: HostId, rate: number, rawMs: number) {
@@ -135,9 +135,13 @@ export class Machine {
     this.isAsleep = false;
   }
 
-  keep(state: unknown): void {
+  get sleptMs(): number {
+    return this.#sleptMs;
+  }
+
+  keep(state: unknown, sleptMs: number): void {
     this.volatile = state;
-    this.#volatileSleptMs = this.#sleptMs;
+    this.#volatileSleptMs = sleptMs;
   }
 
   /** As the guard reads it: what is from before a sleep is no memory. */

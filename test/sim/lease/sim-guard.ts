@@ -28,6 +28,7 @@ export class SimGuard {
   #wake: ScheduledEvent | null = null;
   #wakeDueMs = Number.POSITIVE_INFINITY;
   #isInTurn = false;
+  #sleptSeenMs = 0;
   /** The wall clock or the sleep of the host is noticed at the next look. */
   #noticed: CoreEvent | null = null;
   /** Set by a fault that strikes between two effects. */
@@ -85,7 +86,8 @@ export class SimGuard {
   kill(options: { readonly isVolatileKept: boolean }): void {
     if (this.core === null) return;
     if (!options.isVolatileKept) this.machine.volatile = null;
-    else if (!this.#world.options.exactVolatile) this.machine.keep(this.core.volatileState());
+    else if (!this.#world.options.exactVolatile)
+      this.machine.keep(this.core.volatileState(), this.#sleptSeenMs);
     this.core = null;
     this.#cancelWake();
     this.#inbox = [];
@@ -172,6 +174,7 @@ export class SimGuard {
   #handle(core: Core, event: CoreEvent): void {
     const world = this.#world;
     const now = this.now();
+    if (this.#noticed === null) this.#sleptSeenMs = this.machine.sleptMs;
     world.countStep(this.machine.index, event);
     world.checks.beforeEvent(this.machine, event, now);
     const effects = core.handle(event, now);
@@ -200,7 +203,7 @@ export class SimGuard {
       if (isKeptBefore(effect) && !isStored) {
         isStored = true;
         if (this.#world.options.exactVolatile && core !== null)
-          this.machine.keep(core.volatileState());
+          this.machine.keep(core.volatileState(), this.#sleptSeenMs);
       }
       this.#carryOutOne(effect);
     }

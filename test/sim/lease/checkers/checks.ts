@@ -131,6 +131,7 @@ export class Checks {
   readonly #configs = new Map<string, ChosenConfig>();
   readonly #configTexts = new Map<string, string>();
   readonly #newestServed: number[] = [];
+  #isForcing = false;
   /** Deadlines are looked at before an event: what is asked for in its turn may still be by the wish before. */
   #isTold = false;
   /** What was granted before its fsync is said after it. */
@@ -509,6 +510,9 @@ export class Checks {
     for (const agent of memory.agents) {
       const book = this.#book(agent.name);
       const before = book.arms[machine.index] ?? null;
+      // Parks end where voters are forced.
+      if (!agent.isParked && book.parkedBy === machine.index && this.#isForcing)
+        book.parkedBy = null;
       if (!agent.isHolding && !agent.isParked) {
         if (before !== null) book.arms[machine.index] = null;
         book.isUnparking[machine.index] = false;
@@ -864,6 +868,7 @@ export class Checks {
       book.parkedBy = null;
       book.forced = true;
     }
+    if (command.kind === 'force-voters') this.#isForcing = true;
     if (command.kind === 'force-voters')
       for (const book of this.#books.values()) book.parkedBy = null;
   }
