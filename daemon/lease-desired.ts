@@ -106,13 +106,16 @@ function leaseDesired(
   const { lease, title, settings } = subject;
   const why = refusalOf({ subject, candidates }, input);
   // A host that may not have it and does not hold it needs no gate: nothing of it is made there.
-  const isInvolved = candidates.hosts.includes(input.self) || input.ownHeld.has(lease);
+  const forceable = forceableOf({ subject, candidates }, input);
+  const isInvolved =
+    [...candidates.hosts, ...forceable].includes(input.self) || input.ownHeld.has(lease);
   return {
     name: lease,
     title,
     profile: settings.profile,
     onLoss: settings.onLoss,
     candidates: candidates.hosts.slice(0, leaseLimits.candidatesMax),
+    ...(forceable.length === 0 ? {} : { forceable }),
     mayAcquire: why === '',
     why,
     isFrozen: isFrozenNow(subject, input),
@@ -127,6 +130,18 @@ function leaseDesired(
     lockDelayMs: settings.lockDelayMs,
     onDaemonDown: settings.onDaemonDown,
   };
+}
+
+/** They would be candidates if it were not for their copies: an operator may prefer an old one to none. */
+function forceableOf(
+  { subject, candidates }: LeaseOutlook,
+  input: LeaseDesiredInput,
+): readonly HostId[] {
+  const dynamics = dynamicsOf(subject, input);
+  if (dynamics.inSync === null || input.inputs === null) return [];
+  return candidatesFor(subject, input.inputs, { ...dynamics, inSync: null })
+    .hosts.filter((host) => !candidates.hosts.includes(host))
+    .slice(0, leaseLimits.candidatesMax);
 }
 
 /**

@@ -42,8 +42,8 @@ const longAgoMs = -1e15;
 
 export interface AcceptorOptions {
   readonly self: HostId;
-  /** May this host take this lease? False for leases that are not known. */
-  readonly isEligible: (name: LeaseName, host: HostId) => boolean;
+  /** May this host take this lease? False for leases that are not known. Force lets more hosts in. */
+  readonly isEligible: (name: LeaseName, host: HostId, isForced: boolean) => boolean;
   /** Extra exclusion after an expiry without release. */
   readonly lockDelayMs: (name: LeaseName) => number;
   /** Known from the environment's wish; others are forgotten first. */
@@ -282,7 +282,7 @@ export class Acceptor {
   /** The core has checked that the sender is who the ballot names, that we vote, and that it acts under our configuration. */
   onPrepare(from: HostId, message: Prepare, turn: Turn): void {
     const ballot = message.ballot;
-    if (!this.#isEligible(message.name, from)) {
+    if (!this.#isEligible(message, from)) {
       this.#reject(from, message, this.#seats.get(message.name) ?? null, 'denied', 0, turn);
       return;
     }
@@ -308,7 +308,7 @@ export class Acceptor {
   }
 
   onAccept(from: HostId, message: Accept, turn: Turn): void {
-    const isEligible = this.#isEligible(message.name, from);
+    const isEligible = this.#isEligible(message, from);
     const seat = isEligible
       ? this.#seatFor(message.name, turn)
       : (this.#seats.get(message.name) ?? null);
@@ -442,9 +442,10 @@ export class Acceptor {
   // ---- Rules ------------------------------------------------------------------------------------------------------------
 
   /** Who parked may come back for it, or nobody but force could end the park. */
-  #isEligible(name: LeaseName, host: HostId): boolean {
+  #isEligible({ name, isForced }: Prepare | Accept, host: HostId): boolean {
     return (
-      this.#options.isEligible(name, host) || this.#seats.get(name)?.parked?.owner.host === host
+      this.#options.isEligible(name, host, isForced) ||
+      this.#seats.get(name)?.parked?.owner.host === host
     );
   }
 

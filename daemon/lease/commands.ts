@@ -304,7 +304,9 @@ export class Commands {
     const { name } = agent;
     if (agent.isHolding) turn.reply(id, { isOk: true, epoch: agent.epoch, holder: self });
     else if (agent.isParked) turn.refuse(id, 'LEASE_PARKED', { name, host: self });
-    else if (!agent.desired?.candidates.includes(self))
+    else if (
+      ![...(agent.desired?.candidates ?? []), ...(agent.desired?.forceable ?? [])].includes(self)
+    )
       turn.refuse(id, 'LEASE_DENIED', { name, host: self, reason: 'this host is no candidate' });
     else if (!electorate) this.#noQuorum(id, 'no voters are known here', turn);
     else {

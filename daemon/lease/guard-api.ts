@@ -52,6 +52,8 @@ export interface LeaseDesired {
   readonly onLoss: OnLoss;
   /** Eligible hosts, best first: an acceptor grants to these only, a candidate waits by its place. */
   readonly candidates: readonly HostId[];
+  /** Hosts that may have it only by force, because their copy of the storage is stale. Absent: none. */
+  readonly forceable?: readonly HostId[];
   /** May this host try, as far as the daemon knows (storage in sync, not drained, not failed to start)? */
   readonly mayAcquire: boolean;
   /** Why not, for people; '' when it may. */

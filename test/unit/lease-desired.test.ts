@@ -281,6 +281,11 @@ describe('what a guard is told', () => {
     const lease = leaseIn({ inputs: wanted, storageFacts }, name);
     expect(lease).toMatchObject({ candidates: [h2], mayAcquire: false });
     expect(lease?.why).toContain('in sync');
+    // An operator may prefer an old copy to none: it has a gate, and acceptors are told.
+    expect(lease).toMatchObject({ gate: expect.stringContaining('trellis-x-') });
+    expect(lease?.forceable).toContain(h1);
+    expect(lease?.forceable).not.toContain(h2);
+    expect(leaseIn({ inputs: wanted }, name)?.forceable).toBeUndefined();
   });
 });
 

@@ -1,0 +1,34 @@
+import { expect, test } from 'vitest';
+import { BenchWorld, db } from './bench-world.ts';
+
+test('a host with a stale copy takes over only by force [trellis:P37]', () => {
+  const world = new BenchWorld({ hosts: 3 });
+  const [holder, , stale] = world.hosts;
+  const [first, , last] = world.ids;
+  world.leases = world.leases.map((lease) => ({
+    ...lease,
+    candidates: [first!],
+    forceable: [last!],
+  }));
+  world.begin();
+  world.run(2_000);
+  expect(world.holder()).toBe(holder);
+  holder!.isAlive = false;
+  // It would not even be let when it tried by itself.
+  world.run(10_000);
+  expect(world.holder()).toBeNull();
+  const id = stale!.command({ kind: 'force-active', name: db });
+  world.run(10_000);
+  expect(stale!.replies.get(id)).toMatchObject({ isOk: true });
+  expect(world.holder()).toBe(stale);
+  world.run(5_000);
+  expect(world.holder()).toBe(stale);
+});
+
+test('a host that is neither may not even by force', () => {
+  const world = new BenchWorld({ hosts: 3 });
+  world.leases = world.leases.map((lease) => ({ ...lease, candidates: [world.ids[0]!] }));
+  world.begin();
+  const id = world.hosts[1]!.command({ kind: 'force-active', name: db });
+  expect(world.hosts[1]!.replies.get(id)).toMatchObject({ isOk: false, code: 'LEASE_DENIED' });
+});
