@@ -175,9 +175,9 @@ class Storage implements RunningStorage {
     }
     this.#publish();
     if (this.#timer === null) return;
-    // Large trees are looked at more rarely: a look takes at most a twentieth of the time.
+    // Large trees are looked at more rarely: a look takes at most a fifth of the time.
     const tookMs = this.#context.clock.monotonicMs() - beganMs;
-    this.#timer = setTimeout(() => void this.#round(), Math.max(lookEveryMs, tookMs * 20));
+    this.#timer = setTimeout(() => void this.#round(), Math.max(lookEveryMs, tookMs * 4));
   }
 
   #follow(id: string, managed: Managed): void {

@@ -9,8 +9,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CopyError, localOptions } from './copy.ts';
 import { distrust } from './scan.ts';
 
-/** The workload may be stopped for so long. */
-const pauseMsMax = 500;
+/** The workload is stopped for at most so long; for longer after that was too short, as on a busy host. */
+const pauseMsMin = 500;
+const pauseMsMax = 1_000;
+/** By so much stamps may be older than what they are on. */
+const stampMsMax = 1_000;
 /** Younger than this it is served again; the guard pauses no more often. */
 const freshMs = 2_100;
 /** While the workload runs; a first copy may be large. */
@@ -35,6 +38,7 @@ export class Snapshot {
   #whenFree: (() => void)[] = [];
   #making: Promise<void> | null = null;
   #isTrusted = false;
+  #pauseMs = pauseMsMin;
   #stop = new AbortController();
 
   constructor(options: SnapshotOptions) {
@@ -75,56 +79,72 @@ export class Snapshot {
   }
 
   async #make(): Promise<void> {
-    const { to, monotonicMs, pause, count } = this.#options;
+    const { to, monotonicMs } = this.#options;
     while (this.#readers > 0) await new Promise<void>((resolve) => this.#whenFree.push(resolve));
     this.#version = null;
     // Left by a process before this one: perhaps in the middle of a pass.
     if (!this.#isTrusted) await rm(to, { recursive: true, force: true });
     await mkdir(to, { recursive: true, mode: 0o700 });
     this.#isTrusted = true;
-    await this.#pass(openPassMsMax);
+    const openedWallMs = Date.now();
+    const exit = await this.#pass(openPassMsMax);
+    await distrust(to, openedWallMs - stampMsMax);
+    // 24: something was deleted meanwhile.
+    if (exit !== 0 && exit !== 24)
+      throw new CopyError('STORAGE_COPY_FAILED', `rsync ended with ${exit}`);
     await sleep(Math.max(0, this.#takenMs + freshMs - monotonicMs()));
-    const resume = await pause(pauseMsMax);
+    this.#version = await this.#copyPaused();
+  }
+
+  async #copyPaused(): Promise<number> {
+    const { to, monotonicMs, pause, count } = this.#options;
+    const pauseMs = this.#pauseMs;
+    const resume = await pause(pauseMs);
     if (resume === null) throw new CopyError('STORAGE_COPY_FAILED', 'it could not be paused');
     this.#takenMs = monotonicMs();
-    let version: number;
+    const pausedWallMs = Date.now();
+    let version = 0;
     let isWhole = false;
     try {
       version = await count();
-      isWhole = await this.#pass(pauseMsMax);
+      isWhole = (await this.#pass(pauseMs)) === 0;
     } finally {
       isWhole = (await resume()) && isWhole;
     }
-    if (!isWhole)
-      throw new CopyError('STORAGE_COPY_FAILED', `too much to copy in ${pauseMsMax} ms`);
-    this.#version = version;
+    this.#pauseMs = isWhole ? pauseMsMin : pauseMsMax;
+    if (isWhole) return version;
+    await distrust(to, pausedWallMs - stampMsMax);
+    throw new CopyError('STORAGE_COPY_FAILED', `it could not be copied within ${pauseMs} ms`);
   }
 
-  /** False: it took too long. What it copied beneath writes is distrusted, unless nothing was written: see `#make`. */
-  async #pass(maxMs: number): Promise<boolean> {
+  /** Exit code of rsync; 137 when it took too long. */
+  async #pass(maxMs: number): Promise<number> {
     const { from, to } = this.#options;
-    const beganMs = Date.now();
     const limit = AbortSignal.any([AbortSignal.timeout(maxMs), this.#stop.signal]);
     const exit = await runRsync([...localOptions, `${from}/`, `${to}/`], limit);
-    const isPaused = maxMs === pauseMsMax;
-    if (!isPaused || exit !== 0) await distrust(to, beganMs - 1_000);
     this.#stop.signal.throwIfAborted();
-    // 24: something was deleted meanwhile.
-    if (!isPaused && exit !== 0 && exit !== 24)
-      throw new CopyError('STORAGE_COPY_FAILED', `rsync ended with ${exit}`);
-    return exit === 0;
+    return exit;
   }
 }
 
+/** Nothing of it writes any more when it resolves. */
 function runRsync(args: readonly string[], signal: AbortSignal): Promise<number> {
   const child = spawn('rsync', [...args], {
     stdio: 'ignore',
-    signal,
-    killSignal: 'SIGKILL',
+    // A group of its own: it is several processes, which end together.
+    detached: true,
     env: { PATH: process.env['PATH'] ?? '', LC_ALL: 'C' },
   });
+  const kill = (): void => {
+    if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, 'SIGKILL');
+  };
+  if (signal.aborted) kill();
+  signal.addEventListener('abort', kill, { once: true });
   return new Promise((resolve) => {
     child.on('error', () => resolve(127));
-    child.on('exit', (code) => resolve(code ?? 137));
+    child.on('exit', (code) => {
+      signal.removeEventListener('abort', kill);
+      resolve(code ?? 137);
+    });
   });
 }
