@@ -41,6 +41,21 @@ export const modelRuns: readonly ModelRun[] = [
   caught('acquire', 'late timer', ['K=3', 'LATE_TIMER'], 'quick'),
   caught('acquire', 'volatile epochs', ['K=3', 'VOLATILE_EPOCH'], 'quick'),
   caught('acquire', 'overwriting acceptor', ['K=3', 'OVERWRITE']),
+  // One rule covers for another: broken alone it does no harm in this world, broken together they do.
+  safe('acquire', 'masked: timer late at promises', ['K=2', 'LATE_AT_QUORUM']),
+  caught(
+    'acquire',
+    '2012: timer late, overwriting',
+    [
+      'K=3',
+      'ACCEPTOR_RESTARTS=1',
+      'PROPOSER_RESTARTS=0',
+      'LATE_AT_QUORUM',
+      'OVERWRITE',
+      ...noEpochs,
+    ],
+    'quick',
+  ),
 
   safe('renew', 'rules, 2 attempts', ['K=2'], 'quick'),
   safe('renew', 'rules, 3 attempts, 1 voter restart', ['K=3', 'ACCEPTOR_RESTARTS=1']),
@@ -63,6 +78,7 @@ export const modelRuns: readonly ModelRun[] = [
     ['K=3', 'DP=1', 'ACCEPTOR_RESTARTS=1', 'RELEASE_BY_HOST'],
     'quick',
   ),
+  safe('renew', 'masked: owner by host, epochs', [...oneRestartEach, 'OWNER_BY_HOST']),
   caught('renew', 'owner by host, no epochs', [...oneRestartEach, 'OWNER_BY_HOST', ...noEpochs]),
   caught('renew', 'late timer', ['K=3', 'ACCEPTOR_RESTARTS=1', 'LATE_TIMER']),
   caught('renew', 'renewal after expiry', ['PAIR', 'K=3', 'RENEW_AFTER_EXPIRY'], 'quick'),

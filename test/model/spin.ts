@@ -54,7 +54,7 @@ export async function searchModel(run: ModelRun, limitMs: number): Promise<Model
 
 function compilerOptions(run: ModelRun): string[] {
   // A mutant of the quick share is found in less time than the optimiser takes.
-  const level = run.isQuick && run.expects !== 'safe' ? '-O1' : '-O2';
+  const level = run.isQuick && run.expects !== 'safe' ? '-O0' : '-O2';
   const options = [level, '-DSAFETY', '-DNOREDUCE', `-DMEMLIM=${memoryMbMax}`];
   if (run.search === 'bitstate') options.push('-DBITSTATE');
   return options;
