@@ -9,6 +9,8 @@ import type { StorageState } from './layout.ts';
 const heardMax = 600;
 /** A fact of the active host that is older than this says nothing of the present: it may be dead. */
 const freshMs = 5_000;
+/** The active host looks for new writes about so often, or more. */
+const lookMsMax = 2_000;
 
 export class Known {
   #epoch: number;
@@ -54,19 +56,21 @@ export class Known {
   }
 
   /**
-   * How old the oldest write is that the copy does not have, at most, in milliseconds by this host's hearing: since the last
-   * word that the copy was the newest. While the active host answers it grows with time; when it is dead it stays what it
+   * How old the oldest write is that the copy does not have, in milliseconds by this host's hearing; it is heard of when the
+   * active host has looked, so that time counts too. While the active host answers it grows with time; when it is dead it stays what it
    * was. Null: not a copy of the newest epoch.
    */
   lagMs(state: StorageState, nowMs: number): number | null {
     if (state.role === 'active' && state.epoch >= this.#epoch) return 0;
     if (state.role === 'none' || state.epoch !== this.#epoch) return null;
     if (state.version >= this.#version) return 0;
+    const missing = this.#heard.find(({ version }) => version > state.version);
     // Kept before a restart: nothing was heard yet by which to judge.
-    if (this.#heard.every(({ version }) => version <= state.version)) return null;
-    const had = this.#heard.findLast(({ version }) => version <= state.version) ?? this.#heard[0];
+    if (missing === undefined) return null;
+    const had = this.#heard.findLast(({ version }) => version <= state.version);
+    const sinceMs = Math.max(had?.atMs ?? 0, missing.atMs - lookMsMax);
     const untilMs = this.#isActiveFresh ? nowMs : (this.#heard.at(-1)?.atMs ?? nowMs);
-    return untilMs - (had?.atMs ?? untilMs);
+    return untilMs - sinceMs;
   }
 
   /** Has the active host of `epoch` said what it began with? */
