@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --only ID,… --json FILE --quick]`: every budget of the project, measured, with peers in the same run.
+ * `npm run bench [-- --only ID,… --json FILE --quick --cuts N --lease-cuts N]`: every budget of the project, measured, with peers in the same run.
  *
  * Prints a table and what disturbed it; with --json writes `{ machine, commit, rows }` (see row.ts). Never a test: it
  * fails only when it could not measure. Exit code 1 when a row that was asked for could not be measured.
@@ -12,6 +12,7 @@ import { budgets } from './budgets.ts';
 import { BenchContext, loadAverage, type RowFamily } from './context.ts';
 import { documentFamily } from './document.ts';
 import { engineFamily } from './engines.ts';
+import { leaseFamily } from './leases.ts';
 import { lightFamily } from './light.ts';
 import { nothing, type Figure, type Row } from './row.ts';
 import { simulationFamily } from './simulation.ts';
@@ -20,11 +21,12 @@ import { tableOf } from './table.ts';
 const families: readonly RowFamily[] = [
   simulationFamily,
   documentFamily,
+  leaseFamily,
   lightFamily,
   engineFamily,
 ];
 
-const usage = 'npm run bench [-- --only ID,… --json FILE --quick]';
+const usage = 'npm run bench [-- --only ID,… --json FILE --quick --cuts N --lease-cuts N]';
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -32,6 +34,8 @@ async function main(): Promise<number> {
       only: { type: 'string', multiple: true },
       json: { type: 'string' },
       quick: { type: 'boolean' },
+      cuts: { type: 'string' },
+      'lease-cuts': { type: 'string' },
       help: { type: 'boolean' },
     },
   });
@@ -47,7 +51,13 @@ async function main(): Promise<number> {
     process.stderr.write('the benchmarks make hosts with namespaces and engines and need root\n');
     return 1;
   }
-  const report = await measure(new Set(asked), values.quick === true);
+  const context = new BenchContext({
+    isQuick: values.quick === true,
+    wanted: new Set(asked),
+    cuts: countOf(values.cuts),
+    leaseCuts: countOf(values['lease-cuts']),
+  });
+  const report = await measure(context);
   process.stdout.write(tableOf(report));
   if (values.json !== undefined)
     await writeFile(values.json, `${JSON.stringify(report, null, 2)}\n`);
@@ -66,15 +76,23 @@ export interface Report {
   readonly rows: readonly Row[];
 }
 
-async function measure(wanted: ReadonlySet<string>, isQuick: boolean): Promise<Report> {
+function countOf(text: string | undefined): number | null {
+  if (text === undefined) return null;
+  const count = Number(text);
+  if (Number.isSafeInteger(count) && count > 0 && count <= cutsMax) return count;
+  throw new Error(`a number of cuts is a whole number from 1 to ${cutsMax}, not '${text}'`);
+}
+
+const cutsMax = 10_000;
+
+async function measure(context: BenchContext): Promise<Report> {
   const at = new Date();
   const before = await loadAverage();
   // Now, since others may commit while it is measured.
   const measured = await commit();
-  const context = new BenchContext({ isQuick, wanted });
   try {
     for (const family of families) {
-      if (!family.ids.some((id) => wanted.has(id))) continue;
+      if (!family.ids.some((id) => context.wants(id))) continue;
       try {
         await family.run(context);
       } catch (error) {
@@ -85,7 +103,7 @@ async function measure(wanted: ReadonlySet<string>, isQuick: boolean): Promise<R
     await context.end();
   }
   const rows = budgets
-    .filter(({ id }) => wanted.has(id))
+    .filter(({ id }) => context.wants(id))
     .map(({ id, missing, ...budget }) => {
       const row = context.rows.get(id);
       const note = `not yet measurable: ${missing ?? 'nothing measures it'}`;
@@ -95,7 +113,7 @@ async function measure(wanted: ReadonlySet<string>, isQuick: boolean): Promise<R
     machine: await machine(),
     commit: measured,
     at: at.toISOString(),
-    isQuick,
+    isQuick: context.isQuick,
     loadAverages: [before, await loadAverage()],
     tookS: Math.round((Date.now() - at.getTime()) / 1000),
     rows,

@@ -23,14 +23,24 @@ export interface RowFamily {
 
 export class BenchContext {
   readonly isQuick: boolean;
+  /** Power-cuts of the holder of an exclusive service, and of guards alone; null: as many as the run has by itself. */
+  readonly cuts: number | null;
+  readonly leaseCuts: number | null;
   readonly rows = new Map<string, Row>();
   readonly #wanted: ReadonlySet<string>;
   #dir: string | null = null;
   #archive: Promise<string> | null = null;
   #shared: Promise<string> | null = null;
 
-  constructor(options: { readonly isQuick: boolean; readonly wanted: ReadonlySet<string> }) {
+  constructor(options: {
+    readonly isQuick: boolean;
+    readonly wanted: ReadonlySet<string>;
+    readonly cuts: number | null;
+    readonly leaseCuts: number | null;
+  }) {
     this.isQuick = options.isQuick;
+    this.cuts = options.cuts;
+    this.leaseCuts = options.leaseCuts;
     this.#wanted = options.wanted;
   }
 

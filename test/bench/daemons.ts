@@ -16,6 +16,8 @@ export interface BundleClusterOptions {
    */
   readonly ownBundles: boolean;
   readonly roles?: readonly string[];
+  /** One directory of all hosts at /srv/shared. */
+  readonly hasSharedDisk?: boolean;
 }
 
 export class BundleCluster extends TestCluster {
@@ -35,6 +37,7 @@ export class BundleCluster extends TestCluster {
       hosts: options.hosts,
       engines: options.engines,
       hasTrellis: false,
+      hasSharedDisk: options.hasSharedDisk ?? false,
     });
     const cluster = new BundleCluster(bed, context, options);
     try {

@@ -12,7 +12,9 @@ import {
 } from './context.ts';
 import { BundleCluster, call, untilReady, useOf, type ProcessUse } from './daemons.ts';
 import { hostRunning, image, spreadImage, untilRunning } from './engine-api.ts';
+import { ExclusiveService, failoverExclusive, switchover } from './exclusive.ts';
 import { powerCutUntilAnswer } from './failover.ts';
+import { hasKeepalived, keepalivedFailovers, keepalivedName } from './keepalived.ts';
 import { figureOf, isWithin, type Figure } from './row.ts';
 import { Swarm } from './swarm.ts';
 
@@ -20,7 +22,17 @@ const hostCount = 3;
 const indexes = [0, 1, 2];
 
 export const engineFamily: RowFamily = {
-  ids: ['rss-idle', 'cpu-idle', 'status', 'ready', 'apply-30', 'failover-shared'],
+  ids: [
+    'rss-idle',
+    'rss-idle-guard',
+    'cpu-idle',
+    'status',
+    'ready',
+    'failover-exclusive',
+    'switchover',
+    'apply-30',
+    'failover-shared',
+  ],
   run: async (context) => {
     context.say('three hosts with engines');
     const cluster = await BundleCluster.make(context, {
@@ -28,13 +40,13 @@ export const engineFamily: RowFamily = {
       engines: true,
       ownBundles: true,
       roles: ['web'],
+      hasSharedDisk: true,
     });
     try {
       await spreadImage(cluster.bed.hosts);
       await cluster.json(0, ['image', 'push', image]);
       await idleAndStart(context, cluster);
-      if (context.wants('apply-30') || context.wants('failover-shared'))
-        await againstSwarm(context, cluster);
+      await againstPeers(context, cluster);
     } finally {
       await cluster.destroy();
     }
@@ -54,9 +66,11 @@ async function applyServices(cluster: BundleCluster, lines: readonly string[]): 
 }
 
 async function idleAndStart(context: BenchContext, cluster: BundleCluster): Promise<void> {
+  const isIdleWanted = ['rss-idle', 'rss-idle-guard', 'cpu-idle'].some((id) => context.wants(id));
+  if (!isIdleWanted && !context.wants('status') && !context.wants('ready')) return;
   await applyServices(cluster, [idleService]);
   await untilRunning(cluster.bed.hosts, '-idle-', hostCount, 60_000);
-  if (context.wants('rss-idle') || context.wants('cpu-idle')) await idle(context, cluster);
+  if (isIdleWanted) await idle(context, cluster);
   if (context.wants('status'))
     context.report('status', await measureCalm(async () => status(context, cluster)));
   if (context.wants('ready'))
@@ -69,24 +83,34 @@ async function idle(context: BenchContext, cluster: BundleCluster): Promise<void
   const windowMs = context.pick(60_000, 20_000);
   const uses = (): Promise<ProcessUse[]> =>
     Promise.all(indexes.map((index) => useOf(cluster.bed.host(index), cluster.daemon(index).pid)));
+  const guards = await Promise.all(indexes.map((index) => cluster.guardPid(index)));
+  const guardUses = (): Promise<ProcessUse[]> =>
+    Promise.all(indexes.map((index) => useOf(cluster.bed.host(index), guards[index] ?? 0)));
   await measureFor(settleMs);
   const { result, load } = await watchLoad(async () => {
-    const before = await uses();
+    const before = { daemons: await uses(), guards: await guardUses() };
     const startMs = performance.now();
     await measureFor(windowMs);
-    return { before, after: await uses(), tookMs: performance.now() - startMs };
+    const after = { daemons: await uses(), guards: await guardUses() };
+    return { before, after, tookMs: performance.now() - startMs };
   });
   const { before, after, tookMs } = result;
-  if (context.wants('rss-idle')) {
-    const ours = figureOf(after.map((use) => use.pssMegabytes));
-    const anonymous = figureOf(after.map((use) => use.anonymousMegabytes));
-    const note = `each daemon has a bundle of its own, as on a machine of its own; ${anonymous.median} MB of it anonymous; one container per host; ${load.words}`;
-    context.report('rss-idle', { ours, ok: isWithin(ours, 130), note });
-  }
+  const sharesOf = (who: 'daemons' | 'guards'): Figure =>
+    figureOf(
+      after[who].map((use, i) => (100 * (use.cpuMs - (before[who][i]?.cpuMs ?? 0))) / tookMs),
+    );
+  const memory = (id: string, of: readonly ProcessUse[], limit: number): void => {
+    if (!context.wants(id)) return;
+    const ours = figureOf(of.map((use) => use.pssMegabytes));
+    const anonymous = figureOf(of.map((use) => use.anonymousMegabytes));
+    const note = `each host has a bundle of its own, as a machine of its own has; ${anonymous.median} MB of it anonymous; one container per host; ${load.words}`;
+    context.report(id, { ours, ok: isWithin(ours, limit), note });
+  };
+  memory('rss-idle', after.daemons, 130);
+  memory('rss-idle-guard', after.guards, 45);
   if (context.wants('cpu-idle')) {
-    const shares = after.map((use, i) => (100 * (use.cpuMs - (before[i]?.cpuMs ?? 0))) / tookMs);
-    const ours = figureOf(shares);
-    const note = `over ${windowMs / 1_000} s, with the programs it runs; one container per host; ${load.words}`;
+    const ours = sharesOf('daemons');
+    const note = `over ${windowMs / 1_000} s, with the programs it runs; its guard takes ${sharesOf('guards').median} more; one container per host; ${load.words}`;
     context.report('cpu-idle', { ours, ok: isWithin(ours, 1), note });
   }
 }
@@ -128,26 +152,71 @@ async function ready(context: BenchContext, cluster: BundleCluster): Promise<Mea
   return { ours, ok: isWithin(ours, 1_000), note };
 }
 
-// ---- Against Docker Swarm ---------------------------------------------------------------------------------------
+// ---- Against peers on the same engines --------------------------------------------------------------------------
 
 const serviceCount = 30;
 const swarmName = 'docker swarm';
 
-async function againstSwarm(context: BenchContext, cluster: BundleCluster): Promise<void> {
+async function againstPeers(context: BenchContext, cluster: BundleCluster): Promise<void> {
   if (context.wants('apply-30'))
     context.report('apply-30', await measureCalm(() => apply(context, cluster)));
-  if (!context.wants('failover-shared')) return;
-  const cuts = context.pick(4, 1);
-  const ours = await watchLoad(() => ourFailovers(context, cluster, cuts));
+  const exclusive = await exclusiveRows(context, cluster);
+  const isShared = context.wants('failover-shared');
+  if (exclusive === null && !isShared) return;
+  const cuts = Math.min(context.cuts ?? Infinity, context.pick(4, 1));
+  const shared = isShared ? await watchLoad(() => ourFailovers(context, cluster, cuts)) : null;
   await leaveAll(cluster);
   context.say('the same with Docker Swarm');
+  // One replica: it knows no other kind of "only one", so that its figures stand beside both rows.
   const theirs = await watchLoad(async () => {
     const swarm = await Swarm.form(cluster.bed.hosts);
-    return swarmFailovers(context, cluster, swarm, cuts);
+    const seconds = await swarmFailovers(context, cluster, swarm, cuts);
+    await swarm.dissolve();
+    return seconds;
   });
-  const load = `ours at ${ours.load.words}, theirs at ${theirs.load.words}`;
-  const figures = { ours: figureOf(ours.result), theirs: figureOf(theirs.result) };
-  context.report('failover-shared', noted(judgeFailover(figures), load));
+  const load = `docker swarm at ${theirs.load.words}`;
+  if (shared !== null) {
+    const figures = { ours: figureOf(shared.result), theirs: figureOf(theirs.result) };
+    const note = `ours at ${shared.load.words}, ${load}`;
+    context.report('failover-shared', noted(judgeFailover(figures), note));
+  }
+  if (exclusive === null) return;
+  const swarm = figureOf(theirs.result.map((seconds) => seconds * 1_000));
+  const { peers, words } = await addressPeers(context, cluster);
+  const note = `docker swarm as in failover-shared, with one replica; ${words}; ${load}`;
+  const measured = { ...exclusive, peers: { [swarmName]: swarm, ...peers } };
+  context.report('failover-exclusive', noted(measured, note));
+}
+
+/** Both on one service; what is left is `failover-exclusive` without its peers. */
+async function exclusiveRows(
+  context: BenchContext,
+  cluster: BundleCluster,
+): Promise<Measured | null> {
+  if (!context.wants('failover-exclusive') && !context.wants('switchover')) return null;
+  const exclusive = await ExclusiveService.start(cluster, 'web');
+  if (context.wants('switchover'))
+    context.report('switchover', await measureCalm(() => switchover(context, exclusive)));
+  const measured = context.wants('failover-exclusive')
+    ? await measureCalm(() => failoverExclusive(context, exclusive))
+    : null;
+  await exclusive.remove();
+  await untilRunning(cluster.bed.hosts, '-writer-', 0, 120_000);
+  return measured;
+}
+
+async function addressPeers(
+  context: BenchContext,
+  cluster: BundleCluster,
+): Promise<{ peers: Record<string, Figure>; words: string }> {
+  const { hosts } = cluster.bed;
+  if (!(await hasKeepalived(cluster.bed.host(0))))
+    return { peers: {}, words: 'keepalived is not installed' };
+  context.say('keepalived');
+  const ms = await keepalivedFailovers(hosts, Math.min(context.cuts ?? Infinity, 3));
+  const words =
+    'keepalived only moves an address between servers that all run already, without a quorum: in a partition two have it';
+  return { peers: { [keepalivedName]: figureOf(ms) }, words };
 }
 
 /** In turn, so that both find the machine as busy; each is idle meanwhile. */

@@ -11,13 +11,16 @@ export interface PowerCut {
   readonly observer: LocalHost;
   /** Every place at which the replacement may answer. */
   readonly urls: readonly string[];
+  /** Between two requests; default 50. */
+  readonly everyMs?: number;
 }
 
 /** Milliseconds from the cut to the first good answer to a request that was sent after it. */
-export async function powerCutUntilAnswer({ victim, observer, urls }: PowerCut): Promise<number> {
+export async function powerCutUntilAnswer(cut: PowerCut): Promise<number> {
+  const { victim, observer, urls, everyMs = 50 } = cut;
   const loops = await Promise.all(
     urls.map((url) =>
-      requestLoop(observer, { url, everyMs: 50, timeoutMs: 500, durationMaxMs: withinMs }),
+      requestLoop(observer, { url, everyMs, timeoutMs: 500, durationMaxMs: withinMs }),
     ),
   );
   try {
