@@ -108,6 +108,9 @@ export class LeaseAgent implements HandoverHost {
   #isForced = false;
   #forcing: Waiting | null = null;
   #forceAtMs = Infinity;
+  #forceWaitMs = 0;
+  /** Whose park an operator declared void: who had it when the force began. */
+  #forceVictim: Owner | null = null;
   #parking: Waiting | null = null;
   #unparking: Waiting | null = null;
   #isUnparkFull = false;
@@ -494,7 +497,8 @@ export class LeaseAgent implements HandoverHost {
     if (this.#isForced ? turn.authorityMs < this.#forceAtMs : !isAllowed) return;
     // A gate that is being emptied may still prove that it cannot be.
     if (this.gate.hasGate && this.gate.onLoss !== 'keep' && this.gate.state === 'unknown') return;
-    this.proposer.acquire(shared.electorate, shared.session, this.#isForced, turn);
+    const { electorate, session } = shared;
+    this.proposer.acquire(electorate, session, this.#isForced, this.#forceVictim, turn);
   }
 
   tryNow(turn: Turn): void {
@@ -593,6 +597,10 @@ export class LeaseAgent implements HandoverHost {
       this.proposer.giveBack(electorate, turn);
     if (this.#acquiring && this.#isImpatient && (why === 'busy' || why === 'parked')) {
       this.#refuseAcquire(turn, outcome.other);
+      return;
+    }
+    if (this.#isForced && why === 'parked' && outcome.other) {
+      this.#onForceParked(outcome.other, turn);
       return;
     }
     this.#candidacy.failed(outcome, turn.authorityMs);
@@ -772,7 +780,7 @@ export class LeaseAgent implements HandoverHost {
       turn.authorityMs >= this.#candidacy.dueMs
     ) {
       if (this.#isUnparkFull || this.#heldBySession !== session)
-        proposer.acquire(electorate, session, false, turn);
+        proposer.acquire(electorate, session, false, null, turn);
       else proposer.unpark(electorate, session, turn);
     }
   }
@@ -886,16 +894,39 @@ export class LeaseAgent implements HandoverHost {
       });
   }
 
-  /** An operator declared the owner dead: after the longest authority a park is passed over. */
+  /** An operator declared the owner dead: after the longest authority its park is passed over. */
   force(command: number, waitMs: number, turn: Turn): void {
     this.#isForced = true;
-    this.#forceAtMs = turn.authorityMs + waitMs;
+    this.#forceVictim = null;
+    this.#forceWaitMs = waitMs;
+    // At once, to find out whose park it is: one that is made later is not meant.
+    this.#forceAtMs = turn.authorityMs;
     this.#forcing = {
       id: command,
       untilMs: turn.authorityMs + waitMs + 2 * agentLimits.commandMsMax,
     };
     this.#candidacy.dueMs = turn.authorityMs;
     this.#endHoldOff();
+  }
+
+  #onForceParked(owner: Owner, turn: Turn): void {
+    if (this.#forceVictim === null) {
+      this.#forceVictim = owner;
+      this.#forceAtMs = turn.authorityMs + this.#forceWaitMs;
+      if (this.#forcing)
+        this.#forcing = {
+          id: this.#forcing.id,
+          untilMs: this.#forceAtMs + 2 * agentLimits.commandMsMax,
+        };
+      this.#candidacy.dueMs = turn.authorityMs;
+      return;
+    }
+    const forcing = this.#forcing;
+    this.#forcing = null;
+    this.#isForced = false;
+    this.#forceAtMs = Infinity;
+    const reason = `${owner.host} has parked it since`;
+    if (forcing) turn.refuse(forcing.id, 'LEASE_BUSY', { name: this.name, reason });
   }
 
   #refuseForce(turn: Turn): void {

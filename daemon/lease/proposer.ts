@@ -127,6 +127,7 @@ export class Proposer {
   #fullN = -1;
   readonly #ballots: Ballots;
   #attempt: Attempt | null = null;
+  #victim: Owner | null = null;
   #raises = 0;
   /** Of the last attempt that failed with grants out. */
   #failed: Ballot | null = null;
@@ -188,7 +189,15 @@ export class Proposer {
 
   // ---- Beginnings -------------------------------------------------------------------------------------------------------
 
-  acquire(electorate: Electorate, session: string, isForced: boolean, turn: Turn): void {
+  /** `victim`: whose park may be passed over, when it is forced; null: nobody's, which finds out whose it would be. */
+  acquire(
+    electorate: Electorate,
+    session: string,
+    isForced: boolean,
+    victim: Owner | null,
+    turn: Turn,
+  ): void {
+    this.#victim = victim;
     this.#begin('acquire', electorate, session, isForced, turn);
   }
 
@@ -313,6 +322,12 @@ export class Proposer {
       attempt.other = message.live?.owner ?? message.parkedBy;
       attempt.waits.push(turn.authorityMs + (message.live ? message.live.remainMs : 0));
       return this.#failIfHopeless(attempt, turn);
+    }
+    const { parkedBy } = message;
+    if (parkedBy && parkedBy.host !== turn.self && !isSame(parkedBy, this.#victim)) {
+      // Parked by somebody whom nobody has declared dead.
+      attempt.other = parkedBy;
+      return this.#fail('parked', turn);
     }
     attempt.open |= bit;
     if (owner === null || owner.host !== turn.self || owner.session !== attempt.ballot.session) {
@@ -529,6 +544,10 @@ export class Proposer {
     };
     for (const voter of electorate.voters) turn.send(voter, message);
   }
+}
+
+function isSame(a: Owner, b: Owner | null): boolean {
+  return b !== null && a.host === b.host && a.session === b.session;
 }
 
 /** 0 when it is none of these voters. */
