@@ -312,6 +312,7 @@ export class Daemon implements Lifecycle {
       clock,
       random,
       log,
+      runDir: this.#options.paths.run,
       hostsFile: this.#options.hostsFile,
     });
     await this.#workload.start();

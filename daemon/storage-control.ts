@@ -17,11 +17,15 @@ import type { Clock, Log } from './ports.ts';
 /** Topic of the storage plugin's facts. */
 const storageTopic = 'storage';
 
-export function storagePorts(member: Member, pause: StoragePorts['pause']): StoragePorts {
+export function storagePorts(
+  member: Member,
+  { reserved, pause }: Pick<StoragePorts, 'reserved' | 'pause'>,
+): StoragePorts {
   const { node, network } = member;
   const hostOf = (owner: NodeId): HostId | undefined =>
     node.hosts().find((host) => host.node === owner && host.env === node.env)?.id;
   return {
+    reserved,
     open: async (host, signal) => {
       const found = node.hosts().find(({ id }) => id === host);
       if (found === undefined)

@@ -35,6 +35,7 @@ export interface WorkloadOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly runDir: string;
   /** Null: not touched. */
   readonly hostsFile: string | null;
 }
@@ -92,12 +93,15 @@ export class Workload {
   }
 
   async start(): Promise<void> {
-    const { member, leases, clock, random, log, config, store, hostsFile } = this.#options;
+    const { member, leases, clock, random, log, config, store, runDir, hostsFile } = this.#options;
     const started = await this.#host.start([
       { plugin: inventoryPlugin, config: { stateDir: store.stateDir } },
       {
         plugin: storagePlugin(
-          storagePorts(member, pauseBy(leases.link, member.node.env, { clock, log })),
+          storagePorts(member, {
+            reserved: [store.stateDir, runDir],
+            pause: pauseBy(leases.link, member.node.env, { clock, log }),
+          }),
         ),
         config: undefined,
       },

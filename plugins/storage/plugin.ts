@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { HostId, ObjectId } from '../../crdt/ids.ts';
 import type { StorageFact } from '../../crdt/model.ts';
+import { storagePathProblem } from '../../crdt/storage-path.ts';
 import { pluginApiVersion } from '../api.ts';
 import type {
   DesiredStorage,
@@ -99,6 +100,11 @@ class Storage implements RunningStorage {
     this.#desired.clear();
     for (const [id, desired] of wanted) {
       this.#desired.set(id, desired);
+      const problem = this.#pathProblem(id);
+      if (problem !== null) {
+        failures.push({ ...failureOf(desired, new Error(problem)), isTransient: false });
+        continue;
+      }
       try {
         const managed = await this.#manage(desired);
         if (await managed.reconcile(desired)) changes.push(`storage ${desired.name}`);
@@ -112,6 +118,8 @@ class Storage implements RunningStorage {
   }
 
   async activate(id: ObjectId, epoch: number): Promise<void> {
+    const problem = this.#pathProblem(id);
+    if (problem !== null) throw new Error(problem);
     await this.#managed.get(id)?.activate(epoch);
     this.#publish();
   }
@@ -123,6 +131,8 @@ class Storage implements RunningStorage {
   }
 
   fitness(id: ObjectId): Fitness {
+    const problem = this.#pathProblem(id);
+    if (problem !== null) return { isFit: false, why: problem };
     const managed = this.#managed.get(id);
     if (managed === undefined) return { isFit: true, why: '' };
     const isSync = this.#desired.get(id)?.driver === 'sync';
@@ -147,6 +157,13 @@ class Storage implements RunningStorage {
     await this.stop();
     for (const managed of this.#managed.values()) await managed.purge();
     this.#managed.clear();
+  }
+
+  /** What every host checks is checked before; this is what only this host knows. */
+  #pathProblem(id: string): string | null {
+    const path = this.#desired.get(id)?.path;
+    const problem = path === undefined ? null : storagePathProblem(path, this.#ports.reserved);
+    return problem === null ? null : `path ${path} ${problem}`;
   }
 
   async #manage(desired: DesiredStorage): Promise<Managed> {

@@ -14,6 +14,8 @@ export interface StorageStream {
 }
 
 export interface StoragePorts {
+  /** Directories of this installation that no storage may be in, or hold. */
+  readonly reserved: readonly string[];
   /** Rejects when the host cannot be reached. */
   open(host: HostId, signal: AbortSignal): Promise<StorageStream>;
   /** One handler; `from` is proven. */

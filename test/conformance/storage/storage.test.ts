@@ -1,5 +1,13 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { senderArgs } from '../../../plugins/storage/wire.ts';
@@ -242,6 +250,16 @@ describe('a storage that is copied', () => {
     await stranger.desire({ epoch: null, active: a.id, activeEpoch: 1 });
     await until(() => expect(stranger.row()?.reason).toMatch(/FORBIDDEN/), 10_000);
   });
+});
+
+test('a path among our own files is refused, and nothing is started on it', async () => {
+  const c = await rig.add('cccc', 'state/plugins/db');
+  await c.desire({ epoch: null, active: a.id, activeEpoch: 1 });
+  expect(c.failures).toMatchObject([{ item: 'storage dbdata', isTransient: false }]);
+  expect(c.failures[0]?.message).toMatch(/belongs to the system or to us/);
+  await expect(c.running?.activate(storageId, 2)).rejects.toThrow(/belongs to/);
+  expect(c.running?.fitness(storageId)).toMatchObject({ isFit: false });
+  expect(existsSync(c.path)).toBe(false);
 });
 
 describe('what the other rsync may ask for', () => {

@@ -4,7 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ClusterId, HostId, ObjectId } from '../../../crdt/ids.ts';
 import type { StorageFact } from '../../../crdt/model.ts';
-import type { DesiredStorage, DesiredView, PluginContext } from '../../../plugins/api.ts';
+import type {
+  DesiredStorage,
+  DesiredView,
+  ItemFailure,
+  PluginContext,
+} from '../../../plugins/api.ts';
 import { storagePlugin, type RunningStorage } from '../../../plugins/storage/plugin.ts';
 import type { StoragePorts, StorageStream } from '../../../plugins/storage/ports.ts';
 
@@ -16,8 +21,8 @@ export class StorageRig {
   /** Hosts whose facts and streams others do not get. */
   readonly cut = new Set<HostId>();
 
-  async add(name: string): Promise<RigHost> {
-    const host = new RigHost(this, name);
+  async add(name: string, path = 'db'): Promise<RigHost> {
+    const host = new RigHost(this, name, path);
     this.hosts.set(host.id, host);
     await host.start();
     return host;
@@ -48,16 +53,18 @@ export class RigHost {
   readonly #stateDir: string;
   running: RunningStorage | null = null;
   fact: StorageFact | null = null;
+  /** Of the last reconcile. */
+  failures: readonly ItemFailure[] = [];
   pauses = 0;
   pauseWorks = true;
   /** A workload of the test that is not to write now. */
   isPaused = false;
   handle: (from: HostId, stream: StorageStream) => Promise<void> = () => Promise.resolve();
 
-  constructor(rig: StorageRig, name: string) {
+  constructor(rig: StorageRig, name: string, path: string) {
     this.#rig = rig;
     this.id = name.padEnd(32, '0') as HostId;
-    this.path = join(rig.dir, name, 'db');
+    this.path = join(rig.dir, name, path);
     this.#stateDir = join(rig.dir, name, 'state');
   }
 
@@ -77,7 +84,8 @@ export class RigHost {
       active: { host: wish.active, address: '', apiPort: 0, epoch: wish.activeEpoch },
     };
     const view = { storage: [storage] } as unknown as DesiredView;
-    await this.running?.reconcile(view, new AbortController().signal);
+    const outcome = await this.running?.reconcile(view, new AbortController().signal);
+    this.failures = outcome?.failures ?? [];
   }
 
   row(): StorageFact['storage'][number] | undefined {
@@ -86,6 +94,7 @@ export class RigHost {
 
   #ports(): StoragePorts {
     return {
+      reserved: [this.#stateDir],
       open: (host) => this.#open(host),
       serve: (handle) => {
         this.handle = handle;
