@@ -384,6 +384,11 @@ export class LeaseAgent implements HandoverHost {
   /** New voters were forced while this host was taken for dead: not even a park counts. */
   forcedOut(turn: Turn): void {
     this.isParked = false;
+    if (this.#unparking) {
+      const { id } = this.#unparking;
+      this.#unparking = null;
+      turn.refuse(id, 'LEASE_LOST', { name: this.name, reason: 'voters were forced meanwhile' });
+    }
     if (this.isHolding) {
       this.proposer.untilMs = 0;
       this.#lose(turn);
