@@ -7,6 +7,9 @@ import type { LeaseFault, OperatorAct } from './options.ts';
 import type { LeaseTruth, Truth } from './truth.ts';
 import type { LeaseWorld } from './world.ts';
 
+/** The longest wait of a force, and what its questions may take. */
+const forceMsMax = 75_000;
+
 export class Faults {
   readonly #world: LeaseWorld;
   readonly #random: SimRandom;
@@ -42,7 +45,10 @@ export class Faults {
       const guard = world.guards[index];
       if (guard !== undefined) guard.onEffect = null;
       world.stallDisk(index, 0);
-      if (!machine.isUp) world.boot(index, 50);
+      // Declared dead by an operator: not back before the force is over.
+      if (!machine.isUp && machine.isKeptOff)
+        world.scheduler.after(forceMsMax, () => world.boot(index, 50));
+      else if (!machine.isUp) world.boot(index, 50);
       else if (machine.isAsleep) continue;
       else {
         world.resumeGuard(index);

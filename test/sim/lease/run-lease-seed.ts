@@ -21,6 +21,8 @@ export interface LeaseOutcome {
 
 /** Silence, exclusion, retries with backoff, a handover that nobody finishes, a clear that fails. */
 export const convergeWithinMs = 60_000;
+/** Hosts that were declared dead come back this much later: see `faults.ts`. */
+const declaredDeadMs = 80_000;
 
 export function runLeaseSeed(
   seed: number,
@@ -68,6 +70,8 @@ export function runLeaseSeed(
 
 /** Runs without faults until nothing is pending; throws what is. */
 export function converge(world: LeaseWorld): number {
+  if (world.machines.some(({ isUp, isKeptOff }) => !isUp && isKeptOff))
+    world.run({ forMs: declaredDeadMs });
   const startMs = world.nowMs;
   let pending: string | null = 'not looked';
   while (world.nowMs < startMs + convergeWithinMs) {

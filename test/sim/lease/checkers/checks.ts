@@ -516,6 +516,9 @@ export class Checks {
       if (!agent.isHolding && !agent.isParked) {
         if (before !== null) book.arms[machine.index] = null;
         book.isUnparking[machine.index] = false;
+        // What its own vote granted to it may have been given back without a word to anybody.
+        const own = book.acceptors[machine.index];
+        if (own?.record?.host === machine.id) own.record = null;
         continue;
       }
       const { untilMs } = agent.proposer;
