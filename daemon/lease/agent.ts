@@ -90,6 +90,8 @@ export class LeaseAgent implements HandoverHost {
   #acquiring: Waiting | null = null;
   /** It is refused as soon as somebody else is seen to hold it. */
   #isImpatient = false;
+  /** What the last attempt was refused for; null: by no rival. */
+  #rival: { readonly owner: Owner | null } | null = null;
   isByCommand = false;
   isHolding = false;
   isParked = false;
@@ -596,6 +598,7 @@ export class LeaseAgent implements HandoverHost {
       return;
     }
     if (purpose !== 'acquire') return;
+    this.#rival = why === 'busy' || why === 'parked' ? { owner: outcome.other } : null;
     const { electorate } = this.#shared;
     // Where something may lie frozen in a gate they are left to lapse: what was not looked at is not known to be empty.
     if (outcome.isGrantOut && electorate && !this.gate.hasGate)
@@ -856,6 +859,7 @@ export class LeaseAgent implements HandoverHost {
     if (isEpoch) this.proposer.sawEpoch(epochMin - 1);
     this.#acquiring = { id: command, untilMs: turn.authorityMs + Math.max(waitMs, 2_000) };
     this.#isImpatient = waitMs <= 0;
+    this.#rival = null;
     this.tryNow(turn);
   }
 
@@ -884,12 +888,13 @@ export class LeaseAgent implements HandoverHost {
     this.desired = null;
     this.proposer.cancel();
     const hinted = this.#hint?.state === 'active' ? this.#hint.owner.host : null;
-    const holder = other?.host ?? hinted;
-    if (holder)
+    const holder = other?.host ?? this.#rival?.owner?.host ?? hinted;
+    // A majority that refuses is a majority: whoever may act without one must not take it for none.
+    if (holder || this.#rival !== null)
       turn.refuse(waiting.id, 'LEASE_BUSY', {
         name: this.name,
-        reason: `held by ${holder}`,
-        holder,
+        reason: holder ? `held by ${holder}` : 'another host has it',
+        ...(holder ? { holder } : {}),
       });
     else
       turn.refuse(waiting.id, 'LEASE_TIMED_OUT', {

@@ -92,6 +92,30 @@ describe('whoever asked is gone', () => {
   });
 });
 
+describe('whoever waits in vain is told', () => {
+  test('that another has it, even when it never heard of that one itself', () => {
+    const bed = world();
+    const [holder, waiting] = bed.hosts as [Bench, Bench];
+    bed.lose = ({ from, to }) =>
+      (from === holder.self && to === waiting.self) ||
+      (from === waiting.self && to === holder.self);
+    reply(bed, holder, acquire(holder));
+    const asked = acquire(waiting, { waitMs: 5_000 });
+    expect(reply(bed, waiting, asked, 8_000)).toMatchObject({
+      code: 'LEASE_BUSY',
+      details: { holder: holder.self },
+    });
+  });
+
+  test('that no majority answers', () => {
+    const bed = world();
+    const waiting = bed.hosts[1] as Bench;
+    bed.lose = ({ from, to }) => from === waiting.self || to === waiting.self;
+    const asked = acquire(waiting, { waitMs: 5_000 });
+    expect(reply(bed, waiting, asked, 8_000)).toMatchObject({ code: 'LEASE_TIMED_OUT' });
+  });
+});
+
 test('a second one who asks on the same host is told so, and the first keeps it', () => {
   const bed = world();
   const host = bed.hosts[0] as Bench;
