@@ -365,6 +365,7 @@ export class Planning {
       text: isMergePending
         ? 'committed a plan of what several operators decided side by side'
         : 'committed a plan for changed hosts',
+      details: { planEpoch: planEpoch ?? 0 },
     });
     // Once it is committed all of this begins anew; if it could not be (a full disk), it is tried again.
     this.#isAutoDone = false;
