@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import type { Duplex } from 'node:stream';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { limited } from './limited.ts';
 import type { StorageStream } from './ports.ts';
 import {
   bytesPart,
@@ -105,7 +106,11 @@ async function talk(
   const [incoming, outgoing] = [child.stdio[relayIn], child.stdio[relayOut]] as [Duplex, Duplex];
   const chunks = outgoing[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
   const { args, rest } = await readArgs(chunks);
-  const stream = await options.open();
+  const stream = limited(await options.open());
+  // Whatever ends the local end of it, the other side is not waited for.
+  void ended.then((exit) => {
+    if (exit !== 0) stream.abort(`rsync ended with ${exit}`);
+  });
   try {
     await stream.send(jsonPart({ v: 1, ...options.request, args }));
     if (rest.length > 0) await stream.send(bytesPart(rest));
@@ -134,6 +139,8 @@ async function receive(
     const part = readPart(message);
     if (part === null) throw new CopyError('STORAGE_COPY_FAILED', 'the other side sent nonsense');
     if (part.kind === 'bytes') {
+      // Only says that the other side is there.
+      if (part.bytes.length === 0) continue;
       if (!isAnswered) throw new CopyError('STORAGE_COPY_FAILED', 'bytes before an answer');
       await write(incoming, part.bytes);
       continue;

@@ -9,11 +9,12 @@ import type { StorageFact } from '../../crdt/model.ts';
 import type { DesiredStorage, PluginContext } from '../api.ts';
 import { CopyError, pull, serve } from './copy.ts';
 import { Known } from './known.ts';
+import { beatEveryMs } from './limited.ts';
 import { freshState, Layout, type StorageState } from './layout.ts';
 import type { StoragePorts, StorageStream } from './ports.ts';
 import { distrust, scanAtRest, scanTree, type Scan } from './scan.ts';
 import { Snapshot } from './snapshot.ts';
-import { jsonPart, readPart, readRequest, type CopyRequest } from './wire.ts';
+import { bytesPart, jsonPart, readPart, readRequest, type CopyRequest } from './wire.ts';
 
 export type StorageRow = StorageFact['storage'][number];
 
@@ -209,6 +210,10 @@ export class Managed {
       await stream.send(jsonPart({ isOk: false, code: 'STORAGE_NOT_ACTIVE', why: refusal }));
       return;
     }
+    const beat = setInterval(() => {
+      // Who waits for the answer of a send hears of it.
+      stream.send(bytesPart(new Uint8Array())).catch(() => undefined);
+    }, beatEveryMs);
     try {
       if (request.isSnapshot)
         await this.#snapshot.lend(request.have, async (version) => {
@@ -220,6 +225,8 @@ export class Managed {
     } catch (error) {
       if (!(error instanceof CopyError)) throw error;
       await stream.send(jsonPart({ isOk: false, code: error.code, why: error.message }));
+    } finally {
+      clearInterval(beat);
     }
   }
 

@@ -20,6 +20,7 @@ import type {
   RunningPlugin,
 } from '../api.ts';
 import { writeRelay } from './copy.ts';
+import { limited } from './limited.ts';
 import { firstRequest, Managed, type Fitness } from './managed.ts';
 import type { StoragePorts, StorageStream } from './ports.ts';
 import { jsonPart } from './wire.ts';
@@ -228,7 +229,7 @@ class Storage implements RunningStorage {
     if (this.#serving >= servedMax) return await refuse('STORAGE_COPY_FAILED', 'too many copies');
     this.#serving++;
     try {
-      await managed.serve(request, stream, messages);
+      await managed.serve(request, limited(stream), messages);
     } finally {
       this.#serving--;
     }

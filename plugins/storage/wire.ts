@@ -3,6 +3,7 @@
  *
  *   client: request (JSON)            server: answer (JSON)
  *   client, server: rsync's bytes     server: end (JSON), then both close
+ *                                     server, at any time: no bytes at all, to be heard
  */
 
 export interface CopyRequest {
@@ -34,8 +35,8 @@ export type Part =
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
   | { readonly kind: 'json'; readonly value: unknown };
 
-/** Those that a client of ours hands on. Rsync itself gives up when nothing moves for a minute. */
-export const senderOptions: readonly string[] = ['--timeout=60', '--numeric-ids'];
+/** Those that a client of ours hands on. Rsync itself gives up when nothing moves for so many seconds. */
+export const senderOptions: readonly string[] = ['--timeout=20', '--numeric-ids'];
 const jsonBytesMax = 16 << 10;
 
 export function bytesPart(bytes: Uint8Array): Uint8Array {
