@@ -14,6 +14,8 @@ export const testPackages = [
   { name: 'conntrack', has: () => onPath('conntrack') },
   { name: 'curl', has: () => onPath('curl') },
   { name: 'rsync', has: () => onPath('rsync') },
+  // A real database for tests of storage; its own server is not needed.
+  { name: 'postgresql', has: () => existsSync('/usr/lib/postgresql') },
   // The line for machines without curl.
   { name: 'openssl', has: () => onPath('openssl') },
   { name: 'ca-certificates', has: () => existsSync('/etc/ssl/certs/ca-certificates.crt') },

@@ -6,8 +6,10 @@ export interface ImageOptions {
   readonly files?: Readonly<Record<string, string | Uint8Array>>;
   /** Default: sleep for ever, obeying SIGTERM. */
   readonly command?: readonly string[];
-  /** Programs of this machine with the libraries they need, e.g. '/usr/bin/curl'. */
+  /** Programs and libraries of this machine with the libraries they need, e.g. '/usr/bin/curl'. */
   readonly programs?: readonly string[];
+  /** Directories of this machine, copied whole to the same place. */
+  readonly trees?: readonly string[];
   /** Further lines of a Dockerfile for `docker import --change`, e.g. 'EXPOSE 80'. */
   readonly changes?: readonly string[];
 }
@@ -28,6 +30,9 @@ export async function makeImage(
     for program in ${(options.programs ?? []).join(' ')}; do
       ldd "$program" | grep -o '/[^ ]*' | while read -r lib; do mkdir -p "${root}$(dirname "$lib")"; cp -L "$lib" "${root}$lib"; done
       mkdir -p "${root}$(dirname "$program")"; cp -L "$program" "${root}$program"
+    done
+    for tree in ${(options.trees ?? []).join(' ')}; do
+      mkdir -p "${root}$(dirname "$tree")"; cp -a "$tree" "${root}$tree"
     done`);
   for (const [path, content] of Object.entries(options.files ?? {})) {
     const isProgram =
