@@ -48,6 +48,8 @@ export const agentLimits = Object.freeze({
   startFailedHoldOffMs: 900_000,
   handoverHoldOffMs: 5_000,
   commandMsMax: 5_000,
+  /** A forced takeover is about the park that is found within so long. */
+  forceLearnMs: 1_000,
   learnIntervalMs: 5_000,
   /** A handover of its own accord, for failing probes or an absent daemon, is tried so often. */
   autoMoveMs: 10_000,
@@ -113,6 +115,7 @@ export class LeaseAgent implements HandoverHost {
   #forceWaitMs = 0;
   /** Whose park an operator declared void: who had it when the force began. */
   #forceVictim: Owner | null = null;
+  #forceLearnMs = 0;
   #parking: Waiting | null = null;
   #unparking: Waiting | null = null;
   #isUnparkFull = false;
@@ -909,6 +912,7 @@ export class LeaseAgent implements HandoverHost {
     this.#isForced = true;
     this.#forceVictim = null;
     this.#forceWaitMs = waitMs;
+    this.#forceLearnMs = turn.authorityMs + agentLimits.forceLearnMs;
     // At once, to find out whose park it is: one that is made later is not meant.
     this.#forceAtMs = turn.authorityMs;
     this.#forcing = {
@@ -920,7 +924,8 @@ export class LeaseAgent implements HandoverHost {
   }
 
   #onForceParked(owner: Owner, turn: Turn): void {
-    if (this.#forceVictim === null) {
+    // Later on it may be the park of somebody who was never declared dead.
+    if (this.#forceVictim === null && turn.authorityMs <= this.#forceLearnMs) {
       this.#forceVictim = owner;
       this.#forceAtMs = turn.authorityMs + this.#forceWaitMs;
       if (this.#forcing)

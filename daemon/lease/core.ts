@@ -381,7 +381,8 @@ export class GuardCore {
     if (desired.isFounder) this.#runChain(this.#chain.found(now));
     this.#driveVoters(now);
     this.#watchMs = turn.authorityMs;
-    if (this.#asksLeft > 0) this.#askMs = Math.min(this.#askMs, turn.authorityMs);
+    if (this.#asksLeft > 0 || this.#chosen === null)
+      this.#askMs = Math.min(this.#askMs, turn.authorityMs);
     this.#dueMs = -Infinity;
   }
 
