@@ -115,6 +115,9 @@ class LeaseBook {
   /** By host: it was told to, and may end its park at any moment. */
   readonly isUnparking: boolean[];
   forced = false;
+  /** By host: when it was told to force, and when somebody parked last. */
+  readonly forcedMs: number[] = [];
+  parkedMs = 0;
   constructor(count: number) {
     this.acceptors = Array.from({ length: count }, () => ({ record: null, promised: 0 }));
     this.attempts = Array.from({ length: count }, () => null);
@@ -262,11 +265,16 @@ export class Checks {
     now: Instant,
     event: CoreEvent | null,
   ): void {
+    this.#onSends(machine, effects, now);
     if (event !== null && this.#mayHoldMore(machine, event)) this.#lookAtTenures(machine, now);
+    for (const effect of effects)
+      if (effect.kind === 'lease-file') this.#onLeaseFileMade(machine, effect, now);
+  }
+
+  #onSends(machine: Machine, effects: readonly CoreEffect[], now: Instant): void {
     for (const effect of effects) {
-      if (effect.kind === 'persist') this.onEffects(machine, effect.then, now, null);
+      if (effect.kind === 'persist') this.#onSends(machine, effect.then, now);
       else if (effect.kind === 'send') this.#onMessageMade(machine, effect.message, now);
-      else if (effect.kind === 'lease-file') this.#onLeaseFileMade(machine, effect, now);
     }
   }
 
@@ -425,12 +433,7 @@ export class Checks {
         record.host === machine.id && !isHeld(this.#world.core(index).volatileState(), message.name)
       )
     )
-      throw new Breach(
-        'I6',
-        `h${index} promises ${message.name} under a live lease of another` +
-          JSON.stringify(record) +
-          JSON.stringify(seatOf(this.#world.core(index).volatileState(), message.name)),
-      );
+      throw new Breach('I6', `h${index} promises ${message.name} under a live lease of another`);
     if (message.ballot.counter < acceptor.promised)
       throw new Breach('I7', `h${index} promises a ballot below an earlier promise`);
     acceptor.promised = message.ballot.counter;
@@ -525,6 +528,7 @@ export class Checks {
       if (agent.isParked) {
         if (book.parkedBy !== machine.index && !book.isUnparking[machine.index]) {
           book.parkedBy = machine.index;
+          book.parkedMs = this.#world.nowMs;
           this.counters.parks++;
         }
         if (before !== null && before.untilMs !== foreverMs)
@@ -649,6 +653,9 @@ export class Checks {
       last.session === session
     )
       return;
+    // What is parked within a second after an operator's word is taken for what he meant.
+    if ((book.forcedMs[host] ?? -1e9) + 1_100 > book.parkedMs && book.forcedMs[host] !== undefined)
+      book.parkedBy = null;
     if (book.parkedBy !== null && book.parkedBy !== host)
       throw new Breach('I18', `h${host} takes ${name}, which h${book.parkedBy} has parked`);
     if (last !== undefined && epoch <= last.epoch && !this.#isKept(name))
@@ -870,6 +877,7 @@ export class Checks {
       const book = this.#book(command.name);
       book.parkedBy = null;
       book.forced = true;
+      book.forcedMs[machine.index] = this.#world.nowMs;
     }
     if (command.kind === 'force-voters') this.#isForcing = true;
     if (command.kind === 'force-voters')
