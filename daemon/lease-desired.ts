@@ -95,7 +95,7 @@ export function guardDesired(
     votersWanted: input.ownHeld.has(plannerLeaseOf(env)) ? votersWanted : null,
     isFrozen: view.isFrozen || view.hosts.get(self)?.isFrozen === true,
     failingProbes: input.failingProbes,
-    isWitness: false,
+    isWitness: input.hosts.find(({ id }) => id === self)?.meta['witness'] === 'true',
   };
 }
 

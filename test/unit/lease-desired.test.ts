@@ -226,6 +226,14 @@ describe('what a guard is told', () => {
     expect(leaseIn({ ...gone, hosts: dead })).toBeUndefined();
   });
 
+  test('a host whose metadata says witness only votes', () => {
+    expect(guardDesired(input()).isWitness).toBe(false);
+    const hosts = input().hosts.map((host) =>
+      host.id === h1 ? { ...host, meta: { witness: 'true' } } : host,
+    );
+    expect(guardDesired(input({ hosts })).isWitness).toBe(true);
+  });
+
   test('peers are reached at all their addresses, at the port that they say or the default', () => {
     const facts = [{ host: h2, fact: fact({ leasePort: 7999 }) }];
     const { peers } = guardDesired(input({ leaseFacts: facts }));
