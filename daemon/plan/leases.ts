@@ -61,6 +61,11 @@ export function plannerLeaseOf(env: string): LeaseName {
   return `planner/${env}`;
 }
 
+/** Held by the host that replaces instances of a service one after the other; taken by `LeaseHolds.withLease`. */
+export function rolloutLeaseOf(env: string, service: ObjectId): LeaseName {
+  return `rollout/${env}/${service}`;
+}
+
 /**
  * Name of the cgroup, without the driver's spelling. The host is part of it because several hosts of a test machine share
  * one tree of cgroups.

@@ -1,8 +1,10 @@
 /** Leases that are taken by command: locks, jobs, uses of invites, slots of rollouts. */
 import { describe, expect, test } from 'vitest';
 import type { GuardCommand, GuardReply } from '../../../daemon/lease/guard-api.ts';
+import type { ObjectId } from '../../../crdt/ids.ts';
+import { rolloutLeaseOf } from '../../../daemon/plan/leases.ts';
 import type { Bench } from './bench-world.ts';
-import { BenchWorld, leaseOf } from './bench-world.ts';
+import { BenchWorld, env, leaseOf } from './bench-world.ts';
 
 const name = 'job/prod/sweep';
 
@@ -135,7 +137,7 @@ test('a frozen environment moves nothing by itself, and lets people and jobs tak
 test('[trellis:R3] a slot of a rollout is held by one host', () => {
   const bed = world();
   const [first, second] = bed.hosts as [Bench, Bench];
-  const slot = leaseOf({ name: 'rollout/prod/0a', gate: null, candidates: [] });
+  const slot = leaseOf({ name: rolloutLeaseOf(env, '0a' as ObjectId), gate: null, candidates: [] });
   const asked = first.command({ kind: 'acquire', lease: slot, waitMs: 0 });
   expect(reply(bed, first, asked)).toMatchObject({ isOk: true });
   const refused = second.command({ kind: 'acquire', lease: slot, waitMs: 0 });
