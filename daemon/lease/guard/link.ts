@@ -77,9 +77,10 @@ export class Link {
     return this.#host !== null && !this.#isClosed && this.#channel.queuedBytes < kernelBytesMax;
   }
 
-  sendMessages(body: Uint8Array): void {
+  /** A voter only ever answers: if it waited for something to come back, it would ping the holder after every renewal. */
+  sendMessages(body: Uint8Array, { isAnswer }: { readonly isAnswer: boolean }): void {
     this.#send(frameKinds.messages, body);
-    this.#unansweredLooks ??= 0;
+    if (!isAnswer) this.#unansweredLooks ??= 0;
     this.#idleLooks = 0;
   }
 

@@ -19,6 +19,15 @@ import { Transport } from './transport.ts';
 
 const identityRetryMs = 1_000;
 
+/** Nothing comes back for these. */
+const answers: ReadonlySet<Message['kind']> = new Set([
+  'promise',
+  'accepted',
+  'reject',
+  'chain-promise',
+  'chain-accepted',
+]);
+
 interface Identity {
   readonly seed: Uint8Array;
   readonly certificate: LeaseCertificate;
@@ -82,7 +91,8 @@ export class Mesh {
 
   send(to: HostId, messages: readonly Message[]): void {
     this.#messagesOut += messages.length;
-    for (const body of encodeFrames(messages)) this.#transport?.send(to, body);
+    const isAnswer = messages.every(({ kind }) => answers.has(kind));
+    for (const body of encodeFrames(messages)) this.#transport?.send(to, body, { isAnswer });
   }
 
   counters(): Record<string, number> {

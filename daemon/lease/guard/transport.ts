@@ -46,7 +46,11 @@ interface Peer {
   readonly host: HostId;
   entry: GuardPeer;
   readonly links: Set<Link>;
-  readonly queue: { readonly body: Uint8Array; readonly atMs: number }[];
+  readonly queue: {
+    readonly body: Uint8Array;
+    readonly isAnswer: boolean;
+    readonly atMs: number;
+  }[];
   dialing: AbortController | null;
   redial: NodeJS.Timeout | null;
   failures: number;
@@ -145,14 +149,14 @@ export class Transport {
     }
   }
 
-  /** `body` is encoded messages; never throws and never blocks. */
-  send(to: HostId, body: Uint8Array): void {
+  /** `body` is encoded messages; never throws and never blocks. `isAnswer`: nothing is expected to come back for it. */
+  send(to: HostId, body: Uint8Array, { isAnswer = false } = {}): void {
     const peer = this.#peers.get(to);
     if (peer === undefined) {
       this.counters.framesDropped += 1;
       return;
     }
-    peer.queue.push({ body, atMs: this.#nowMs() });
+    peer.queue.push({ body, isAnswer, atMs: this.#nowMs() });
     this.#flush(peer);
     while (peer.queue.length > queuedFramesMax) {
       peer.queue.shift();
@@ -346,7 +350,7 @@ export class Transport {
       }
       this.counters.framesOut += 1;
       this.counters.bytesOut += frame.body.length;
-      link.sendMessages(frame.body);
+      link.sendMessages(frame.body, frame);
     }
   }
 
