@@ -330,9 +330,12 @@ export class Proposer {
       return this.#fail('parked', turn);
     }
     attempt.open |= bit;
-    if (owner === null || owner.host !== turn.self || owner.session !== attempt.ballot.session) {
+    const isOurs = owner !== null && isSame(owner, attempt.ballot);
+    // An attempt of our own that came to nothing hides who held the lease before it: then nothing is certain.
+    const isSinceUs = isOurs && message.maxEpoch <= this.#serveEpoch;
+    if (!isSinceUs && !(parkedBy && isSame(parkedBy, attempt.ballot))) {
       attempt.isUninterrupted = false;
-      if (owner && message.maxEpoch > this.#serveEpoch) attempt.other = owner;
+      if (owner && !isOurs && message.maxEpoch > this.#serveEpoch) attempt.other = owner;
     }
     if (bitCount(attempt.open) < majorityOf(attempt.electorate.voters.length)) return null;
     if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);
