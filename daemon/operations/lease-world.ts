@@ -145,8 +145,13 @@ export function candidatesOfLease(world: LeaseWorld, subject: LeaseSubject): rea
 /** Hosts with the role that are no candidates, and why. */
 export function passedOverOf(world: LeaseWorld, subject: LeaseSubject): readonly PassedOver[] {
   const { role } = subject;
-  const passed = computedCandidates(world, subject)?.passedOver ?? [];
-  return passed.filter(
+  const computed = computedCandidates(world, subject);
+  const known = statusOfLease(world, subject.name)?.candidates ?? [];
+  // Told to the guards by what is so at the moment: a copy that is stale, a host that is drained or frozen.
+  const dropped = (known.length === 0 ? [] : (computed?.hosts ?? []))
+    .filter((host) => !known.includes(host))
+    .map((host) => ({ host, name: hostName(world, host), reason: 'may not take it now' }));
+  return [...(computed?.passedOver ?? []), ...dropped].filter(
     ({ host }) => role !== null && world.hosts.get(host)?.roles.includes(role) === true,
   );
 }

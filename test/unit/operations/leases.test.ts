@@ -145,6 +145,35 @@ describe('names', () => {
     await expect(run('lease/show', { name: '' })).rejects.toThrow();
   });
 
+  test('a host with a stale copy is shown with its reason, and not switched to [trellis:P37]', async () => {
+    await run('desired/apply', {
+      text: `${file.replace('exclusive: true', 'exclusive: true, follows: data')}storage:\n  data: { role: database, driver: sync, path: /srv/db, exclusive: true }\n`,
+    });
+    const id = node.envView().storage.get('data')?.id;
+    const name = `storage/prod/${id}`;
+    const candidates = ['h1', 'h2'].map((host) => node.host(host).id);
+    leases.hold(name, 3, { title: 'storage data', candidates });
+    const copy = {
+      name: 'data',
+      id,
+      state: 'replica',
+      epoch: 3,
+      version: 1,
+      bytes: 1,
+      reason: null,
+    };
+    node.setFact('storage', 'h3', { v: 1, storage: [{ ...copy, lagMs: 12_000, isInSync: false }] });
+    const shown = await run<LeaseDetails>('lease/show', { name: 'db' });
+    expect(shown.candidates.find(({ host }) => host === 'h3')).toMatchObject({
+      place: null,
+      mayTake: false,
+      reasons: [{ code: 'not-in-sync', text: expect.stringContaining('12000 ms') }],
+    });
+    await expect(run('lease/switch', { name: 'db', to: 'h3' })).rejects.toMatchObject({
+      code: 'STALE_COPY',
+    });
+  });
+
   test('services that follow storage are names of its lease', async () => {
     await run('desired/apply', {
       text: `${file.replace('exclusive: true', 'exclusive: true, follows: data')}storage:\n  data: { role: database, driver: local, path: /srv/db, exclusive: true }\n`,
