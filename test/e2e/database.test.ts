@@ -230,9 +230,8 @@ describe('a database on storage that follows its lease', { timeout: 240_000 }, (
     const before = await holder();
     const to = indexes.find((index) => index !== before.index && index !== client) ?? 0;
     const atMs = Date.now();
-    const answer = await cluster.json<MoveAnswer>(client, [
-      ...['lease', 'switch', 'database', '--to', nameOf(to), '--yes'],
-    ]);
+    const order = ['lease', 'switch', 'database', '--to', nameOf(to), '--yes'];
+    const answer = await cluster.json<MoveAnswer>(client, order);
     await waitCommitted(atMs + answer.tookMs);
     expect(await holder()).toMatchObject({ index: to, epoch: before.epoch + 1 });
     report['switch'] = { tookMs: answer.tookMs, ...gapOf(loop!.inserts(), atMs) };
@@ -318,9 +317,8 @@ describe('a database on storage that follows its lease', { timeout: 240_000 }, (
       everyMs: 250,
       what: 'the copy counts as stale',
     });
-    const refused = await cluster.trellis(client, [
-      ...['lease', 'switch', 'database', '--to', nameOf(stale), '--yes', '--json'],
-    ]);
+    const order = ['lease', 'switch', 'database', '--to', nameOf(stale), '--yes', '--json'];
+    const refused = await cluster.trellis(client, order);
     expect(refused.code).not.toBe(0);
     expect(refused.stdout + refused.stderr).toContain('STALE_COPY');
 
@@ -356,7 +354,9 @@ describe('a database on storage that follows its lease', { timeout: 240_000 }, (
     expect(lost.length).toBeGreaterThan(0);
     expect((await holder()).index).toBe(stale);
 
-    cluster.bed.host(stale).writeFile('/usr/local/bin/rsync', '#!/bin/sh\nexec /usr/bin/rsync "$@"\n', 0o755);
+    cluster.bed
+      .host(stale)
+      .writeFile('/usr/local/bin/rsync', '#!/bin/sh\nexec /usr/bin/rsync "$@"\n', 0o755);
     for (const index of rest) await cluster.json(client, ['host', 'undrain', nameOf(index)]);
     await restore(before.index);
     await waitInSync(90_000);

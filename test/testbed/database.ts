@@ -46,7 +46,8 @@ if [ ! -s ${dataDir}/PG_VERSION ] && [ -z "$(ls -A ${dataDir})" ]; then
 fi
 # Whoever held it before is gone: that is what the lease says.
 rm -f ${dataDir}/postmaster.pid
-as ${bin}/postgres -D ${dataDir} ${options.map((option) => `-c '${option}'`).join(' ')} &
+/usr/bin/setpriv --reuid=${uid} --regid=${uid} --clear-groups \\
+  ${bin}/postgres -D ${dataDir} ${options.map((option) => `-c '${option}'`).join(' ')} &
 server=$!
 # Says when it runs, for whoever wants to know that nobody else did; stands still with everything else.
 beat() {
