@@ -74,7 +74,8 @@ const holdDownMs: Readonly<Record<AlertKind, number>> = {
   zombie: 10_000,
   flapping: 0,
   'daemon-down': 0,
-  'gate-fault': 0,
+  // At its start a guard has not tried its gate yet.
+  'gate-fault': 5_000,
   'all-failed': 5_000,
   'stale-guard-version': 60_000,
 };
