@@ -1,7 +1,7 @@
 /**
  * Measures `lease-cost-*` in a process of its own: guards on loopback that hold so many leases, spread over all of them, with
  * nothing else going on. Prints what each lease cost per second as JSON.
- * Arguments: voters (3 or 5), milliseconds of a window, the guard's program, then numbers of leases.
+ * Arguments: voters (3 or 5), milliseconds of a window, then numbers of leases.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { GuardWorld, plannerLease } from '../testbed/guard-hosts.ts';
 export interface LeaseCost {
   readonly voters: number;
   readonly leases: number;
-  /** On the wire with the headers of IP and TCP, and with acknowledgements. */
+  /** On the wire, with the headers of Ethernet, IP and TCP and with acknowledgements. */
   readonly bytes: number;
   readonly messages: number;
   readonly frames: number;
@@ -30,12 +30,11 @@ const windows = 3;
 async function main(options: {
   voters: number;
   windowMs: number;
-  guard: string;
   counts: readonly number[];
 }): Promise<LeaseCost[]> {
-  const { voters, guard, counts, windowMs } = options;
+  const { voters, counts, windowMs } = options;
   // Grows: what is asked for is read at each telling.
-  const wanted = { count: voters, program: guard, workload: '/bin/true', moreLeases: 0 };
+  const wanted = { count: voters, workload: '/bin/true', moreLeases: 0 };
   const world = new GuardWorld(wanted);
   process.once('SIGTERM', () => void world.stop().then(() => process.exit(143)));
   const costs: LeaseCost[] = [];
@@ -147,11 +146,10 @@ function anonymousMegabytes(pid: number): number {
   return (Number(/^Pss_Anon:\s+(\d+) kB/m.exec(text)?.[1]) * 1024) / 1e6;
 }
 
-const [voters, windowMs, guard, ...counts] = process.argv.slice(2);
+const [voters, windowMs, ...counts] = process.argv.slice(2);
 const costs = await main({
   voters: Number(voters),
   windowMs: Number(windowMs),
-  guard: guard as string,
   counts: counts.map(Number),
 });
 process.stdout.write(`${JSON.stringify(costs)}\n`);

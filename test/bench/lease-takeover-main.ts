@@ -1,7 +1,7 @@
 /**
  * Measures `lease-takeover` in a process of its own: three guards in a network namespace, no engine, no daemon; the guard
  * that holds and its workload get SIGKILL, as a power cut would, until another's gate is open. Prints what it found as JSON.
- * Arguments: number of cuts, then seconds that they may take, then the programs of guard and workload.
+ * Arguments: number of cuts, then seconds that they may take, then the workload's program.
  */
 import { eventually, measureFor } from '../await.ts';
 import { monotonicMs, proofOf, sizeOf } from '../testbed/exclusive-proof.ts';
@@ -32,11 +32,10 @@ const withinMs = 30_000;
 async function main(options: {
   cuts: number;
   secondsMax: number;
-  guard: string;
   workload: string;
 }): Promise<Takeovers> {
-  const { cuts, secondsMax, guard, workload } = options;
-  const world = new GuardWorld({ count: hosts, program: guard, workload });
+  const { cuts, secondsMax, workload } = options;
+  const world = new GuardWorld({ count: hosts, workload });
   process.once('SIGTERM', () => void world.stop().then(() => process.exit(143)));
   const found: Cut[] = [];
   const overlaps: string[] = [];
@@ -113,11 +112,10 @@ async function lapseMs(host: GuardHost): Promise<number> {
   return monotonicMs() + (lease?.holder?.remainMs ?? 0);
 }
 
-const [cuts, secondsMax, guard, workload] = process.argv.slice(2);
+const [cuts, secondsMax, workload] = process.argv.slice(2);
 const takeovers = await main({
   cuts: Number(cuts),
   secondsMax: Number(secondsMax),
-  guard: guard as string,
   workload: workload as string,
 });
 process.stdout.write(`${JSON.stringify(takeovers)}\n`);
