@@ -70,23 +70,32 @@ export function runLeaseSeed(
 
 /** Runs without faults until nothing is pending; throws what is. */
 export function converge(world: LeaseWorld): number {
-  if (world.machines.some(({ isUp, isKeptOff }) => !isUp && isKeptOff))
-    world.run({ forMs: declaredDeadMs });
+  if (world.machines.some(({ isUp, isKeptOff }) => !isUp && isKeptOff)) {
+    const untilMs = world.nowMs + declaredDeadMs;
+    while (world.nowMs < untilMs) {
+      world.run({ forMs: 250 });
+      revive(world, world.nowMs % 2_000 < 250);
+    }
+  }
   const startMs = world.nowMs;
   let pending: string | null = 'not looked';
   while (world.nowMs < startMs + convergeWithinMs) {
     world.run({ forMs: 250 });
     pending = pendingOf(world);
     if (pending === null) return world.nowMs - startMs;
-    for (const machine of world.machines)
-      if (!machine.isAsleep) {
-        world.startGuard(machine.index);
-        world.daemons[machine.index]?.start();
-        if (machine.isUp && (world.nowMs - startMs) % 2_000 < 250)
-          world.command(machine.index, { kind: 'unpark', name: null });
-      }
+    revive(world, (world.nowMs - startMs) % 2_000 < 250);
   }
   throw new Breach('L1', `not converged within ${convergeWithinMs} ms: ${pending}`);
+}
+
+/** Guards and daemons that were down when the faults stopped, or asleep. */
+function revive(world: LeaseWorld, areUnparked: boolean): void {
+  for (const { index, isUp, isAsleep } of world.machines) {
+    if (isAsleep) continue;
+    world.startGuard(index);
+    world.daemons[index]?.start();
+    if (isUp && areUnparked) world.command(index, { kind: 'unpark', name: null });
+  }
 }
 
 /** What is missing: every lease with a candidate has one holder, with its workload running; null: nothing. */

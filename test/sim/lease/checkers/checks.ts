@@ -265,16 +265,27 @@ export class Checks {
     now: Instant,
     event: CoreEvent | null,
   ): void {
-    this.#onSends(machine, effects, now);
+    // What this host asks of itself is answered last.
+    this.#onSends(machine, effects, now, false);
+    this.#onSends(machine, effects, now, true);
     if (event !== null && this.#mayHoldMore(machine, event)) this.#lookAtTenures(machine, now);
     for (const effect of effects)
       if (effect.kind === 'lease-file') this.#onLeaseFileMade(machine, effect, now);
   }
 
-  #onSends(machine: Machine, effects: readonly CoreEffect[], now: Instant): void {
+  #onSends(
+    machine: Machine,
+    effects: readonly CoreEffect[],
+    now: Instant,
+    areAsked: boolean,
+  ): void {
     for (const effect of effects) {
-      if (effect.kind === 'persist') this.#onSends(machine, effect.then, now);
-      else if (effect.kind === 'send') this.#onMessageMade(machine, effect.message, now);
+      if (effect.kind === 'persist') this.#onSends(machine, effect.then, now, areAsked);
+      else if (effect.kind === 'send') {
+        const { kind } = effect.message;
+        if ((kind === 'accept' || kind === 'prepare') === areAsked)
+          this.#onMessageMade(machine, effect.message, now);
+      }
     }
   }
 
