@@ -635,7 +635,7 @@ export class LeaseAgent implements HandoverHost {
       return;
     }
     this.handovers.onHolder(owner.host, epoch, turn);
-    if (!this.isHolding && epoch > this.proposer.serveEpoch) this.#taken(owner, epoch, turn);
+    if (!this.isHolding && epoch > this.proposer.heldEpoch) this.#taken(owner, epoch, turn);
     const isWaiting = !this.isHolding && !this.isParked && this.proposer.purpose === null;
     if (isWaiting && message.state === 'active')
       this.#candidacy.held(message.remainMs, turn.authorityMs);

@@ -102,6 +102,7 @@ export interface Ballots {
 export interface ProposerState {
   readonly epoch: Epoch;
   readonly serveEpoch: Epoch;
+  readonly heldEpoch: Epoch;
   readonly untilMs: number;
   readonly exclusionMs: number;
   /** Generation and number of the link. */
@@ -119,7 +120,10 @@ export class Proposer {
   epoch: Epoch = 0;
   /** End of our authority, on the authority clock; 0: not held. */
   untilMs = 0;
+  /** Of the next grant; raised also by what comes to nothing. */
   #serveEpoch: Epoch = 0;
+  /** Of the last one that a quorum granted. */
+  #heldEpoch: Epoch = 0;
   #ballot: Ballot | null = null;
   #exclusionMs = 0;
   /** Under which link a full majority has granted this tenure last. */
@@ -143,6 +147,7 @@ export class Proposer {
   resume(state: ProposerState): void {
     this.epoch = state.epoch;
     this.#serveEpoch = state.serveEpoch;
+    this.#heldEpoch = state.heldEpoch;
     this.untilMs = state.untilMs;
     this.#exclusionMs = state.exclusionMs;
     this.#fullGeneration = state.full[0];
@@ -154,6 +159,7 @@ export class Proposer {
     return {
       epoch: this.epoch,
       serveEpoch: this.#serveEpoch,
+      heldEpoch: this.#heldEpoch,
       untilMs: this.untilMs,
       exclusionMs: this.#exclusionMs,
       full: [this.#fullGeneration, this.#fullN],
@@ -174,8 +180,8 @@ export class Proposer {
     return this.#ballot;
   }
 
-  get serveEpoch(): Epoch {
-    return this.#serveEpoch;
+  get heldEpoch(): Epoch {
+    return this.#heldEpoch;
   }
 
   nextMs(): number {
@@ -332,10 +338,10 @@ export class Proposer {
     attempt.open |= bit;
     const isOurs = owner !== null && isSame(owner, attempt.ballot);
     // An attempt of our own that came to nothing hides who held the lease before it: then nothing is certain.
-    const isSinceUs = isOurs && message.maxEpoch <= this.#serveEpoch;
+    const isSinceUs = isOurs && message.maxEpoch <= this.#heldEpoch;
     if (!isSinceUs && !(parkedBy && isSame(parkedBy, attempt.ballot))) {
       attempt.isUninterrupted = false;
-      if (owner && !isOurs && message.maxEpoch > this.#serveEpoch) attempt.other = owner;
+      if (owner && !isOurs && message.maxEpoch > this.#heldEpoch) attempt.other = owner;
     }
     if (bitCount(attempt.open) < majorityOf(attempt.electorate.voters.length)) return null;
     if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);
@@ -434,6 +440,7 @@ export class Proposer {
     const isExtended = attempt.purpose === 'renew' || attempt.purpose === 'park';
     this.untilMs = isExtended ? Math.max(this.untilMs, attempt.untilMs) : attempt.untilMs;
     this.#serveEpoch = attempt.epoch;
+    this.#heldEpoch = attempt.epoch;
     if (attempt.epoch > this.#epochSeen) this.#epochSeen = attempt.epoch;
     if (attempt.purpose === 'acquire') this.epoch = attempt.epoch;
     return {
