@@ -288,8 +288,13 @@ describe('alerts and voters', { timeout: 180_000 }, () => {
     expect((await cluster.trellis(other, ['status'])).stdout).toContain(`alert ${id}`);
     await cluster.json(other, ['alert', 'ack', id]);
     expect((await cluster.trellis(other, ['status'])).stdout).not.toContain(`alert ${id}`);
-    const events = await cluster.json<{ kind: string }[]>(other, ['events', '-n', '500']);
-    expect(events.filter(({ kind }) => kind === 'alert.daemon-down').length).toBe(1);
+    const told = async (): Promise<number> => {
+      const events = await cluster.json<{ kind: string }[]>(other, ['events', '-n', '500']);
+      return events.filter(({ kind }) => kind === 'alert.daemon-down').length;
+    };
+    // One of those who see it tells it, and not the first to see it.
+    await eventually(async () => (await told()) > 0, { withinMs: 10_000, what: 'it is told' });
+    expect(await told()).toBe(1);
     expect(await cluster.holders('service db')).toMatchObject([
       { index: holder, epoch: before.epoch },
     ]);
