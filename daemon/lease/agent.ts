@@ -4,12 +4,11 @@
  * Events record facts; `settle` then compares every deadline with the clock and drives the parts: proposer, gate, handover.
  */
 import type { HostId } from '../../crdt/ids.ts';
-import type { Random } from '../ports.ts';
 import { Candidacy } from './candidacy.ts';
 import type { GateResult } from './core-api.ts';
 import { Gate } from './gate.ts';
 import type { GateMemory, GateWish } from './gate.ts';
-import type { GuardDesired, LeaseDesired, LeaseState, LeaseStatus } from './guard-api.ts';
+import type { LeaseDesired, LeaseState, LeaseStatus } from './guard-api.ts';
 import { Handovers } from './handover.ts';
 import type { GivingKind, HandoverHost } from './handover.ts';
 import type { Expired, Handover, Learn, PromiseReply, Accepted, Reject } from './messages.ts';
@@ -17,28 +16,11 @@ import { leaseLimits } from './model.ts';
 import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
 import { profiles } from './profiles.ts';
 import { Proposer } from './proposer.ts';
-import type { Ballots, Electorate, Outcome, ProposerState } from './proposer.ts';
+import type { Outcome, ProposerState } from './proposer.ts';
+import type { Shared } from './shared.ts';
 import { History, leaseStatus } from './status.ts';
 import type { Hint, Seen } from './status.ts';
 import type { Turn } from './turn.ts';
-
-/** What all leases of a host share; the core changes it. */
-export interface Shared {
-  readonly self: HostId;
-  readonly random: Random;
-  session: string;
-  readonly ballots: Ballots;
-  electorate: Electorate | null;
-  desired: GuardDesired | null;
-  isDaemonHere: boolean;
-  /** On the authority clock, since when the daemon is gone without having said so; Infinity: it is not. */
-  daemonGoneMs: number;
-  /** The last turn in which anything was renewed, and how long after it that is due again, in parts of the period. */
-  renewedAtMs: number;
-  renewFactor: number;
-  /** A lease is waited for from now on: the voters should hear of it. */
-  isWatchDue: boolean;
-}
 
 export const agentLimits = Object.freeze({
   /** Of the renewal period: so much sooner a lease is renewed together with another. */

@@ -1,13 +1,14 @@
 /** What the daemon and people ask of the guard, checked, and handed to the lease that it concerns. */
 import type { HostId } from '../../crdt/ids.ts';
 import type { Acceptor } from './acceptor.ts';
-import type { LeaseAgent, Shared } from './agent.ts';
+import type { LeaseAgent } from './agent.ts';
 import type { Chain } from './chain.ts';
 import { pauseMsMax } from './gate.ts';
 import type { GuardCommand, GuardReply } from './guard-api.ts';
 import { leaseLimits } from './model.ts';
 import type { Instant, LeaseName } from './model.ts';
 import { clockMarginMs, clockRateError } from './profiles.ts';
+import type { Shared } from './shared.ts';
 import type { Turn } from './turn.ts';
 
 export interface CommandParts {

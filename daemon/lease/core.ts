@@ -2,8 +2,9 @@
  * The guard's core: routes each event to the part that it concerns, and returns what is to be carried out.
  *
  * Parts: the acceptor (what this voter granted), the chain of voters (who counts), and one agent for each lease that this host
- * may hold (proposer, gate, handover). All of it is synchronous and deterministic: no input or output, no clock of its own, no
- * timer. The process and the simulator run this same code.
+ * may hold (proposer, gate, handover, park); beside them what is wanted, what is said again and again, and what people ask. All
+ * of it is synchronous and deterministic: no input or output, no clock of its own, no timer. The process and the simulator run
+ * this same code.
  *
  * Every event first meets all deadlines that have passed, whatever the order in which events and timers arrive; one stored
  * earliest deadline makes that cheap.
@@ -15,34 +16,23 @@ import type { HostId } from '../../crdt/ids.ts';
 import type { Random } from '../ports.ts';
 import { Acceptor } from './acceptor.ts';
 import type { AcceptorState } from './acceptor.ts';
-import { LeaseAgent } from './agent.ts';
-import type { AgentState, Shared } from './agent.ts';
+import type { AgentState } from './agent.ts';
+import { Agents, sweepMsMin } from './agents.ts';
 import { Chain } from './chain.ts';
 import type { Adoption } from './chain.ts';
 import { Commands } from './commands.ts';
 import type { CoreEffect, CoreEvent, CoreStart } from './core-api.ts';
-import type { GuardDesired, GuardStatus, LeaseDesired } from './guard-api.ts';
-import type { Accept, ConfigRef, Message, Prepare, Watch } from './messages.ts';
-import { leaseLimits, majorityOf } from './model.ts';
-import type { ChosenConfig, Instant, LeaseName } from './model.ts';
-import { profiles, silenceMs } from './profiles.ts';
+import { coreStatus, Heard } from './core-status.ts';
+import type { GuardDesired, GuardStatus } from './guard-api.ts';
+import type { Accept, ConfigRef, Message, Prepare } from './messages.ts';
+import type { ChosenConfig, Instant } from './model.ts';
+import { silenceMs } from './profiles.ts';
+import { Reminders } from './reminders.ts';
+import { newShared } from './shared.ts';
+import type { Shared } from './shared.ts';
 import { Turn } from './turn.ts';
-
-/** Candidates remind the voters so often that they wait. */
-const watchIntervalMs = 3_000;
-/** A voter that was not heard for so long counts as out of reach, for people. */
-const heardMs = 8_000;
-const heardMax = 256;
-/** A guard that starts with no memory asks all peers who votes by now, so often and so many times. */
-const askIntervalMs = 1_000;
-const asksMax = 4;
-/** The daemon is gone: said after this. */
-const daemonDownMs = 5_000;
-/** Sweeps are at least so far apart, should a part name a deadline that has passed. */
-const sweepMsMin = 1;
-
-/** Taken by command: any host of the environment may. */
-const dynamicPrefixes = ['lock/', 'job/', 'invite/', 'rollout/'] as const;
+import { VoterWish } from './voter-wish.ts';
+import { Wishes } from './wishes.ts';
 
 /** As `volatileState()` gives it. */
 export interface CoreMemory {
@@ -64,11 +54,11 @@ export class GuardCore {
   readonly #acceptor: Acceptor;
   readonly #chain: Chain;
   readonly #commands: Commands;
-  readonly #agents = new Map<LeaseName, LeaseAgent>();
-  readonly #listed = new Map<LeaseName, LeaseDesired>();
-  readonly #peers = new Set<HostId>();
-  readonly #heard = new Map<HostId, number>();
-  readonly #touched: LeaseAgent[] = [];
+  readonly #agents: Agents;
+  readonly #wishes: Wishes;
+  readonly #voterWish: VoterWish;
+  readonly #reminders: Reminders;
+  readonly #heard = new Heard();
   readonly #counters = { messages: 0, ticks: 0, dropped: 0, turns: 0 };
   #chosen: ChosenConfig | null = null;
   #ref: ConfigRef;
@@ -76,35 +66,24 @@ export class GuardCore {
   /** Nothing has to happen before, on the authority clock; the chain's is on the monotonic one. */
   #dueMs = -Infinity;
   #chainDueMs = -Infinity;
-  #watchMs = -Infinity;
-  #askMs = Infinity;
-  #asksLeft = 0;
-  #daemonAlarmMs = Infinity;
   #isDaemonStopping = false;
+  #isStarted = false;
 
   constructor(start: CoreStart, random: Random, now: Instant) {
     this.#self = start.self;
     const memory = start.volatile as CoreMemory | null;
     this.#turn = new Turn(start.self, memory?.token ?? 0);
     this.#turn.begin(now);
-    this.#shared = {
-      self: start.self,
-      random,
-      session: '',
-      ballots: { last: 0 },
-      electorate: null,
-      desired: null,
-      isDaemonHere: false,
-      daemonGoneMs: Infinity,
-      renewedAtMs: -Infinity,
-      renewFactor: 1,
-      isWatchDue: false,
-    };
+    this.#shared = newShared(start.self, random);
+    this.#agents = new Agents(this.#shared);
+    this.#wishes = new Wishes(start.self);
+    this.#reminders = this.#newReminders();
+    this.#voterWish = this.#newVoterWish();
     this.#acceptor = new Acceptor({
       self: start.self,
-      isEligible: (name, host, isForced) => this.#isEligible(name, host, isForced),
-      lockDelayMs: (name) => this.#listed.get(name)?.lockDelayMs ?? 0,
-      isListed: (name) => this.#listed.has(name),
+      isEligible: (name, host, isForced) => this.#wishes.isEligible(name, host, isForced),
+      lockDelayMs: (name) => this.#wishes.lockDelayMs(name),
+      isListed: (name) => this.#wishes.isListed(name),
       isFull: () => this.#chain.isFull(),
       ttlMsMax: () => this.#chosen?.config.ttlMsMax ?? 0,
       ref: () => this.#ref,
@@ -122,7 +101,7 @@ export class GuardCore {
         token: () => this.#turn.nextToken(),
         isSilent: (at) => at.monoMs < this.#acceptor.silentUntilMs,
         keepsPark: () => this.#acceptor.hasPark,
-        endsParks: () => this.#endParks(),
+        endsParks: () => this.#agents.endParks(this.#turn),
         adopted: (adoption) => this.#onAdopted(adoption),
       },
     });
@@ -131,14 +110,36 @@ export class GuardCore {
     this.#noteVoters();
     if (memory && memory.generation === this.#ref.generation) this.#resume(memory);
     else this.#startAnew(start, now);
-    this.#commands = new Commands({
+    this.#commands = this.#newCommands();
+  }
+
+  #newReminders(): Reminders {
+    return new Reminders({
+      leases: () => this.#agents.all(),
+      peers: () => this.#wishes.peers,
+      ref: () => this.#ref,
+      voters: () => this.#shared.electorate?.voters ?? null,
+    });
+  }
+
+  #newVoterWish(): VoterWish {
+    return new VoterWish({
+      isPlanner: (env) => this.#agents.get(`planner/${env}`)?.isHolding ?? true,
+      ttlMsMax: () => this.#chosen?.config.ttlMsMax ?? null,
+      want: (voters, now) => this.#runChain(this.#chain.want(voters, now)),
+      wantTtlMsMax: (ttlMsMax, now) => this.#runChain(this.#chain.wantTtlMsMax(ttlMsMax, now)),
+    });
+  }
+
+  #newCommands(): Commands {
+    return new Commands({
       shared: this.#shared,
-      agents: this.#agents,
+      agents: this.#agents.byName,
       acceptor: this.#acceptor,
       chain: this.#chain,
-      isListed: (name) => this.#listed.has(name),
-      agent: (name) => this.#addAgent(name),
-      touch: (agent) => this.#touch(agent),
+      isListed: (name) => this.#wishes.isListed(name),
+      agent: (name) => this.#agents.add(name),
+      touch: (agent) => this.#agents.touch(agent),
       daemonStopping: () => {
         this.#isDaemonStopping = true;
       },
@@ -149,16 +150,13 @@ export class GuardCore {
     this.#shared.session = memory.session;
     this.#shared.ballots.last = memory.ballots;
     this.#acceptor.resume(memory.acceptor);
-    for (const state of memory.agents) {
-      const agent = this.#addAgent(state.name);
-      agent?.resume(state);
-    }
+    for (const state of memory.agents) this.#agents.add(state.name)?.resume(state);
   }
 
   #startAnew(start: CoreStart, now: Instant): void {
     this.#shared.session = newSession(this.#shared.random);
     // Others may have been made voters in our absence, by force even: better heard before we vote for ourselves.
-    this.#asksLeft = asksMax;
+    this.#reminders.mustAsk();
     // Without any link this host has never granted anything.
     const silentMs = silenceMs(this.#chain.exclusionMsMax());
     if (silentMs <= 0) return;
@@ -190,8 +188,6 @@ export class GuardCore {
     return turn.effects;
   }
 
-  #isStarted = false;
-
   /** On the monotonic clock; Infinity: nothing is waited for. */
   nextDeadlineMs(): number {
     const aheadMs = this.#turn.authorityMs - this.#turn.monoMs;
@@ -199,8 +195,6 @@ export class GuardCore {
   }
 
   volatileState(): CoreMemory {
-    const agents: AgentState[] = [];
-    for (const agent of this.#agents.values()) agents.push(agent.volatile());
     return {
       v: 1,
       session: this.#shared.session,
@@ -208,47 +202,31 @@ export class GuardCore {
       token: this.#turn.token,
       ballots: this.#shared.ballots.last,
       acceptor: this.#acceptor.volatile(),
-      agents,
+      agents: this.#agents.volatile(),
     };
   }
 
   /** False: something may run without authority, and a watchdog must not be petted. */
   isSafe(now: Instant): boolean {
-    for (const agent of this.#agents.values())
-      if (!agent.isParked && !agent.gate.isSafe(now.authorityMs)) return false;
-    return true;
+    return this.#agents.isSafe(now.authorityMs);
   }
 
   /** `wallMs`: what the wall clock reads now, for the times in the history. Process, version and gate fault are the shell's. */
   status(now: Instant, wallMs = 0): GuardStatus {
-    const chosen = this.#chosen;
-    const silentMs = Math.max(0, this.#acceptor.silentUntilMs - now.monoMs);
-    const voters = (chosen?.config.voters ?? []).map((host) => {
-      const heardAtMs = host === this.#self ? now.monoMs : this.#heard.get(host);
-      const lastHeardMs = heardAtMs === undefined ? null : Math.max(0, now.monoMs - heardAtMs);
-      const isReachable = lastHeardMs !== null && lastHeardMs < heardMs;
-      return { host, isReachable, isSilent: host === this.#self && silentMs > 0, lastHeardMs };
-    });
-    const reachable = voters.filter((voter) => voter.isReachable && !voter.isSilent).length;
-    const leases = [...this.#agents.values()]
+    const leases = [...this.#agents.all()]
       .filter((agent) => agent.desired !== null || !agent.isIdle)
       .map((agent) => agent.status(now, wallMs, this.#acceptor.peek(agent.name, now.monoMs)));
-    return {
-      v: 1,
+    return coreStatus({
       env: this.#ref.env,
       self: this.#self,
       session: this.#shared.session,
-      pid: 0,
-      version: '',
-      chosen,
-      voters,
-      hasQuorum: voters.length > 0 && reachable >= majorityOf(voters.length),
-      silentMs,
-      isParked: leases.some((lease) => lease.state === 'parked'),
-      gateFault: null,
+      chosen: this.#chosen,
+      silentUntilMs: this.#acceptor.silentUntilMs,
+      heard: this.#heard,
       leases,
       counters: this.#counters,
-    };
+      now,
+    });
   }
 
   // ---- Events -------------------------------------------------------------------------------------------------------------
@@ -258,7 +236,7 @@ export class GuardCore {
     switch (event.kind) {
       case 'message':
         this.#counters.messages++;
-        this.#noteHeard(event.from, turn.monoMs);
+        this.#heard.note(event.from, turn.monoMs);
         this.#onMessage(event.from, event.message, now);
         return;
       case 'tick':
@@ -273,7 +251,7 @@ export class GuardCore {
       case 'gate': {
         const agent = this.#agents.get(event.name);
         agent?.onGate(event.token, event.result, turn);
-        this.#touch(agent);
+        this.#agents.touch(agent);
         return;
       }
       case 'persisted':
@@ -283,12 +261,12 @@ export class GuardCore {
       case 'fenced': {
         const agent = this.#agents.get(event.name);
         agent?.onFenced(event.epoch, event.isFenced, turn);
-        this.#touch(agent);
+        this.#agents.touch(agent);
         return;
       }
       case 'clock':
         if (event.what === 'suspend') this.#onSuspend(now);
-        else this.#each((agent) => agent.onWall(turn));
+        else this.#agents.each((agent) => agent.onWall(turn));
         return;
       case 'daemon':
         this.#onDaemon(event.isConnected);
@@ -320,7 +298,7 @@ export class GuardCore {
       case 'learn':
       case 'expired':
       case 'handover':
-        this.#onAgentMessage(from, message);
+        if (message.env === this.#ref.env) this.#agents.onMessage(from, message, turn);
         return;
       case 'config':
       case 'config-ask':
@@ -343,87 +321,27 @@ export class GuardCore {
     return false;
   }
 
-  #onAgentMessage(
-    from: HostId,
-    message: Extract<
-      Message,
-      { kind: 'promise' | 'accepted' | 'reject' | 'learn' | 'expired' | 'handover' }
-    >,
-  ): void {
-    const agent = this.#agents.get(message.name);
-    if (!agent || message.env !== this.#ref.env) return;
-    const turn = this.#turn;
-    if (message.kind === 'accepted') agent.onAccepted(from, message, turn);
-    else if (message.kind === 'promise') agent.onPromise(from, message, turn);
-    else if (message.kind === 'reject') agent.onReject(from, message, turn);
-    else if (message.kind === 'learn') agent.onLearn(from, message, turn);
-    else if (message.kind === 'expired') agent.onExpired(message, turn);
-    else agent.onHandover(from, message, turn);
-    this.#touch(agent);
-  }
-
   #onDesired(desired: GuardDesired, now: Instant): void {
     const turn = this.#turn;
     this.#shared.desired = desired;
-    this.#peers.clear();
-    for (const peer of desired.peers) this.#peers.add(peer.host);
-    this.#peers.add(this.#self);
-    this.#listed.clear();
-    for (const lease of desired.leases.slice(0, leaseLimits.leasesMax))
-      this.#listed.set(lease.name, lease);
-    for (const [name, lease] of this.#listed) this.#addAgent(name)?.setDesired(lease, turn);
-    for (const [name, agent] of this.#agents) {
-      if (!this.#listed.has(name) && !agent.isByCommand && agent.desired !== null)
+    this.#wishes.take(desired);
+    for (const [name, lease] of this.#wishes.listed)
+      this.#agents.add(name)?.setDesired(lease, turn);
+    this.#agents.each((agent) => {
+      if (!this.#wishes.isListed(agent.name) && !agent.isByCommand && agent.desired !== null)
         agent.setDesired(null, turn);
-      this.#touch(agent);
-    }
+    });
     if (desired.chosen) this.#runChain(this.#chain.adopt(desired.chosen, now));
     if (desired.isFounder) this.#runChain(this.#chain.found(now));
-    this.#driveVoters(now);
-    this.#watchMs = turn.authorityMs;
-    if (this.#asksLeft > 0 || this.#chosen === null)
-      this.#askMs = Math.min(this.#askMs, turn.authorityMs);
+    this.#voterWish.drive(desired, now);
+    this.#reminders.onDesired(turn);
     this.#dueMs = -Infinity;
   }
-
-  #askPeers(): void {
-    if (this.#asksLeft > 0) this.#asksLeft--;
-    // Who knows no voters at all can do nothing else.
-    const mustAsk = this.#asksLeft > 0 || this.#chosen === null;
-    this.#askMs = mustAsk ? this.#turn.authorityMs + askIntervalMs : Infinity;
-    for (const peer of this.#peers)
-      if (peer !== this.#self) this.#turn.send(peer, { kind: 'config-ask', ...this.#ref });
-  }
-
-  /** Only the holder of the environment's planner changes voters, so that few do at once. */
-  #driveVoters(now: Instant): void {
-    const { desired } = this.#shared;
-    if (!desired || !this.#chosen) return;
-    const planner = this.#agents.get(`planner/${desired.env}`);
-    const isDriver = planner === undefined || planner.isHolding;
-    if (isDriver !== this.#isDriver || this.#driven !== desired) {
-      this.#isDriver = isDriver;
-      this.#driven = desired;
-      this.#runChain(this.#chain.want(isDriver ? desired.votersWanted : null, now));
-      const needMs = Math.max(
-        ...desired.leases.map((each) => profiles[each.profile].exclusionMs),
-        0,
-      );
-      const isShort = this.#chosen.config.ttlMsMax < needMs;
-      this.#runChain(this.#chain.wantTtlMsMax(isDriver && isShort ? needMs : null, now));
-    }
-  }
-
-  #isDriver = false;
-  #driven: GuardDesired | null = null;
 
   /** This host slept or was restored from a picture of itself: what it believes of time and grants is void. */
   #onSuspend(now: Instant): void {
     const turn = this.#turn;
-    for (const agent of this.#agents.values()) {
-      agent.dropAll(turn);
-      this.#touch(agent);
-    }
+    this.#agents.each((agent) => agent.dropAll(turn));
     this.#shared.session = newSession(this.#shared.random);
     const silentMs = silenceMs(this.#chain.exclusionMsMax());
     this.#acceptor.silence(turn.monoMs + silentMs);
@@ -440,14 +358,14 @@ export class GuardCore {
     if (isConnected) {
       this.#isDaemonStopping = false;
       shared.daemonGoneMs = Infinity;
-      this.#daemonAlarmMs = Infinity;
-      this.#each((agent) => agent.onDaemonHere(turn));
+      this.#reminders.onDaemonHere();
+      this.#agents.each((agent) => agent.onDaemonHere(turn));
       return;
     }
     if (this.#isDaemonStopping) return;
     shared.daemonGoneMs = turn.authorityMs;
-    this.#daemonAlarmMs = turn.authorityMs + daemonDownMs;
-    this.#each(() => {});
+    this.#reminders.onDaemonGone(turn);
+    this.#agents.each(() => {});
   }
 
   // ---- Deadlines --------------------------------------------------------------------------------------------------------------
@@ -456,79 +374,31 @@ export class GuardCore {
   #sweep(now: Instant): void {
     const turn = this.#turn;
     this.#acceptor.tick(turn);
-    if (turn.authorityMs >= this.#watchMs) this.#sendWatch();
-    if (turn.authorityMs >= this.#daemonAlarmMs) this.#alarmDaemon();
-    if (turn.authorityMs >= this.#askMs) this.#askPeers();
+    this.#reminders.tick(turn);
     this.#commands.tick(turn);
-    this.#dueMs = Math.min(
-      this.#watchMs,
-      this.#askMs,
-      this.#daemonAlarmMs,
-      this.#commands.nextMs(),
-    );
-    for (const agent of this.#agents.values()) {
-      if (agent.dueMs > turn.authorityMs) continue;
-      agent.settle(turn);
-      agent.dueMs = this.#dueOf(agent);
-      if (agent.desired === null && agent.isIdle) this.#agents.delete(agent.name);
-    }
-    const isRenewing = this.#shared.renewedAtMs === turn.authorityMs;
-    for (const agent of this.#agents.values()) {
-      if (isRenewing && agent.isRenewalDue(turn)) {
-        agent.settle(turn);
-        agent.dueMs = this.#dueOf(agent);
-      }
-      if (agent.dueMs < this.#dueMs) this.#dueMs = agent.dueMs;
-    }
-    this.#driveVoters(now);
+    const dueMs = Math.min(this.#reminders.nextMs(), this.#commands.nextMs());
+    this.#dueMs = Math.min(dueMs, this.#agents.settleDue(turn));
+    this.#voterWish.drive(this.#shared.desired, now);
   }
 
   /** Until nothing is left to say to ourselves: then every touched lease has decided. */
   #finish(now: Instant): void {
-    const { local } = this.#turn;
-    const touched = this.#touched;
-    for (let round = 0; local.length > 0 || touched.length > 0; round++) {
+    const turn = this.#turn;
+    const { local } = turn;
+    for (let round = 0; local.length > 0 || this.#agents.hasTouched; round++) {
       if (round > 64) break;
       for (let index = 0; index < local.length; index++)
         this.#onMessage(this.#self, local[index]!, now);
       local.length = 0;
-      while (touched.length > 0) {
-        const agent = touched.pop()!;
-        agent.settle(this.#turn);
-        agent.dueMs = this.#dueOf(agent);
-        if (agent.dueMs < this.#dueMs) this.#dueMs = agent.dueMs;
-        if (agent.desired === null && agent.isIdle) this.#agents.delete(agent.name);
-      }
+      const dueMs = this.#agents.settleTouched(turn);
+      if (dueMs < this.#dueMs) this.#dueMs = dueMs;
       if (this.#shared.isWatchDue) {
         this.#shared.isWatchDue = false;
-        this.#sendWatch();
+        this.#reminders.sendWatch(turn);
       }
     }
     local.length = 0;
     this.#dueMs = Math.min(this.#dueMs, this.#commands.nextMs());
-  }
-
-  #dueOf(agent: LeaseAgent): number {
-    return Math.max(agent.nextMs(), this.#turn.authorityMs + sweepMsMin);
-  }
-
-  #sendWatch(): void {
-    this.#watchMs = this.#turn.authorityMs + watchIntervalMs;
-    const names: LeaseName[] = [];
-    for (const agent of this.#agents.values()) if (agent.hasToHear) names.push(agent.name);
-    const { electorate } = this.#shared;
-    if (!electorate || names.length === 0) return;
-    const message: Watch = { kind: 'watch', env: this.#ref.env, names };
-    for (const voter of electorate.voters) this.#turn.send(voter, message);
-  }
-
-  #alarmDaemon(): void {
-    this.#daemonAlarmMs = Infinity;
-    for (const agent of this.#agents.values()) {
-      if (!agent.isHolding || !agent.hasGate) continue;
-      const text = 'the daemon of the holder does not run; the lease is renewed on';
-      this.#turn.event('lease.daemon-down', 'alarm', agent.name, text);
-    }
   }
 
   // ---- Voters -----------------------------------------------------------------------------------------------------------------
@@ -552,67 +422,18 @@ export class GuardCore {
     this.#shared.electorate = config
       ? { ref: this.#ref, voters: config.voters, ttlMsMax: config.ttlMsMax }
       : null;
-    this.#watchMs = this.#turn.authorityMs;
+    this.#reminders.onVoters(this.#turn);
     this.#dueMs = -Infinity;
-    this.#driven = null;
-    this.#each((agent) => agent.onElectorate(this.#turn));
+    this.#voterWish.again();
+    this.#agents.each((agent) => agent.onElectorate(this.#turn));
   }
 
   #onAdopted(adoption: Adoption): readonly CoreEffect[] {
     if (!adoption.mustDrop) return [];
     // Somebody took this host for dead and forced new voters: whatever it holds is void.
     this.#acceptor.forget();
-    this.#each((agent) => agent.forcedOut(this.#turn));
+    this.#agents.each((agent) => agent.forcedOut(this.#turn));
     return [];
-  }
-
-  /** True when nothing runs here by a park that forced voters would not know. */
-  #endParks(): boolean {
-    let isDone = true;
-    for (const agent of this.#agents.values()) {
-      if (agent.isParked) {
-        agent.forcedOut(this.#turn);
-        this.#touch(agent);
-      }
-      if (agent.isOusted) isDone = false;
-    }
-    return isDone;
-  }
-
-  // ---- Small things -------------------------------------------------------------------------------------------------------------
-
-  #isEligible(name: LeaseName, host: HostId, isForced: boolean): boolean {
-    const lease = this.#listed.get(name);
-    if (lease)
-      return (
-        lease.candidates.includes(host) || (isForced && lease.forceable?.includes(host) === true)
-      );
-    return this.#peers.has(host) && dynamicPrefixes.some((prefix) => name.startsWith(prefix));
-  }
-
-  #addAgent(name: LeaseName): LeaseAgent | null {
-    const known = this.#agents.get(name);
-    if (known) return known;
-    if (this.#agents.size >= leaseLimits.leasesMax) return null;
-    const agent = new LeaseAgent(name, this.#shared);
-    this.#agents.set(name, agent);
-    return agent;
-  }
-
-  #touch(agent: LeaseAgent | undefined | null): void {
-    if (agent && !this.#touched.includes(agent)) this.#touched.push(agent);
-  }
-
-  #each(act: (agent: LeaseAgent) => void): void {
-    for (const agent of this.#agents.values()) {
-      act(agent);
-      this.#touch(agent);
-    }
-  }
-
-  #noteHeard(from: HostId, monoMs: number): void {
-    if (this.#heard.size >= heardMax && !this.#heard.has(from)) return;
-    this.#heard.set(from, monoMs);
   }
 }
 

@@ -197,7 +197,7 @@ export const mutants: readonly Mutant[] = [
     name: 'force-forgets-parks',
     breaks: 'forced voters do not know what is parked',
     file: core,
-    edits: [{ find: 'endsParks: () => this.#endParks(),', replace: '' }],
+    edits: [{ find: 'endsParks: () => this.#agents.endParks(this.#turn),', replace: '' }],
     falls: ['I18', 'I1', 'I2'],
     hunt: { script: 'forcedWhileParked' },
   },

@@ -1,0 +1,38 @@
+/** What all leases of a host share; the core changes it. */
+import type { HostId } from '../../crdt/ids.ts';
+import type { Random } from '../ports.ts';
+import type { GuardDesired } from './guard-api.ts';
+import type { Ballots, Electorate } from './proposer.ts';
+
+export interface Shared {
+  readonly self: HostId;
+  readonly random: Random;
+  session: string;
+  readonly ballots: Ballots;
+  electorate: Electorate | null;
+  desired: GuardDesired | null;
+  isDaemonHere: boolean;
+  /** On the authority clock, since when the daemon is gone without having said so; Infinity: it is not. */
+  daemonGoneMs: number;
+  /** The last turn in which anything was renewed, and how long after it that is due again, in parts of the period. */
+  renewedAtMs: number;
+  renewFactor: number;
+  /** A lease is waited for from now on: the voters should hear of it. */
+  isWatchDue: boolean;
+}
+
+export function newShared(self: HostId, random: Random): Shared {
+  return {
+    self,
+    random,
+    session: '',
+    ballots: { last: 0 },
+    electorate: null,
+    desired: null,
+    isDaemonHere: false,
+    daemonGoneMs: Infinity,
+    renewedAtMs: -Infinity,
+    renewFactor: 1,
+    isWatchDue: false,
+  };
+}
