@@ -84,8 +84,15 @@ export function converge(world: LeaseWorld): number {
     pending = pendingOf(world);
     if (pending === null) return world.nowMs - startMs;
     revive(world, (world.nowMs - startMs) % 2_000 < 250);
+    // Operators look again at what did not start.
+    if ((world.nowMs - startMs) % 15_000 < 250) tryAgain(world);
   }
   throw new Breach('L1', `not converged within ${convergeWithinMs} ms: ${pending}`);
+}
+
+function tryAgain(world: LeaseWorld): void {
+  world.truth = { ...world.truth, why: `${world.truth.why}.` };
+  for (const daemon of world.daemons) daemon.refresh();
 }
 
 /** Guards and daemons that were down when the faults stopped, or asleep. */

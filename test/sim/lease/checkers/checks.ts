@@ -419,8 +419,8 @@ export class Checks {
     const seat = seatOf(this.#world.core(machine.index).volatileState(), message.name);
     if (seat === null || seat.granted === null || now.monoMs >= seat.untilMs) return;
     if (seat.granted.session !== ballot.session || ballot.counter <= seat.granted.counter) return;
-    const acceptor = this.#book(message.name).acceptors[machine.index] as ShadowAcceptor;
-    if (ballot.counter < acceptor.promised) return;
+    // Outrun by another ballot of its own.
+    if (seat.promisedTo === ballot.session) return;
     throw new Breach(
       'L3',
       `h${machine.index} refuses the holder of ${message.name} for a rival's ballot`,
@@ -911,6 +911,8 @@ interface SeenSeat {
   } | null;
   readonly untilMs: number;
   readonly promised: number;
+  /** Session. */
+  readonly promisedTo: string;
 }
 
 function isHeld(state: unknown, name: string): boolean {
@@ -923,5 +925,7 @@ function seatOf(state: unknown, name: string): SeenSeat | null {
   const { seats } = (state as { readonly acceptor: AcceptorState }).acceptor;
   const seat = seats.find(([known]) => known === name);
   if (seat === undefined) return null;
-  return { granted: seat[2], untilMs: seat[3], promised: seat[1]?.counter ?? 0 };
+  const [, promised, granted, untilMs] = seat;
+  const promisedTo = promised?.session ?? '';
+  return { granted, untilMs, promised: promised?.counter ?? 0, promisedTo };
 }
