@@ -348,6 +348,9 @@ describe('a database on storage that follows its lease', { timeout: 240_000 }, (
     expect(once.stdout + once.stderr).toContain('CONFIRMATION_NEEDED');
     const answer = await cluster.json<MoveAnswer>(client, [...force, '--confirm', 'database']);
     expect(answer.to).toBe(nameOf(stale));
+    // Not because it came to think better of its copy.
+    const after = await cluster.json<LeaseDetails>(stale, ['lease', 'show', 'database']);
+    expect(after.history.at(-1)).toMatchObject({ what: 'forced', host: nameOf(stale) });
     await waitCommitted(cutMs);
     const lost = await lostOf(loop!.inserts().filter(isRemembered), client);
     report['forced'] = { tookMs: answer.tookMs, lostRows: lost.length };
