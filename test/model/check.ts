@@ -9,7 +9,7 @@ import { searchModel } from './spin.ts';
 import type { ModelResult } from './spin.ts';
 
 const limitMs = 30 * 60_000;
-const widths = [8, 40, 12, 13, 7, 7, 8, 22];
+const widths = [8, 40, 12, 13, 7, 7, 8, 12];
 
 const { values } = parseArgs({
   options: {
@@ -70,7 +70,6 @@ function cells(result: ModelResult): string[] {
 }
 
 function searchOf(result: ModelResult): string {
-  if (result.run.search === 'bitstate') return 'BITSTATE, not exhaustive';
   if (result.violation !== null) return 'until found';
   if (!result.isComplete) return 'INCOMPLETE';
   return 'exhaustive';
