@@ -106,7 +106,9 @@ export class LeaseAgent implements HandoverHost {
   #holdOffWhy = '';
   #learnMs = Infinity;
   #autoMoveMs = 0;
-  #autoMoves: number[] = [];
+  /** Moves of the last hour, from whatever host and for whatever reason: all candidates see the same. */
+  #moves: number[] = [];
+  #tenure: { readonly epoch: Epoch; readonly host: HostId } | null = null;
   #hint: Hint | null = null;
 
   constructor(name: LeaseName, shared: Shared) {
@@ -421,21 +423,29 @@ export class LeaseAgent implements HandoverHost {
       return;
     }
     this.#autoMoveMs = turn.authorityMs + agentLimits.autoMoveMs;
-    this.#autoMoves = this.#autoMoves.filter((atMs) => turn.authorityMs - atMs < 3_600_000);
-    if (this.#autoMoves.length >= agentLimits.autoMovesPerHourMax) {
-      const text = `it moved ${this.#autoMoves.length} times within an hour and stays`;
+    this.#moves = this.#moves.filter((atMs) => turn.authorityMs - atMs < 3_600_000);
+    if (this.#moves.length >= agentLimits.autoMovesPerHourMax) {
+      const text = `it moved ${this.#moves.length} times within an hour and stays`;
       turn.event('lease.flapping', 'alarm', this.name, text);
-      this.#autoMoveMs = this.#autoMoves[0]! + 3_600_000;
+      this.#autoMoveMs = this.#moves[0]! + 3_600_000;
       return;
     }
     const why = probes.length > 0 ? `failing: ${probes.join(', ')}` : 'the daemon is gone';
     this.handovers.give(this.newId(), null, why, null, turn);
   }
 
+  #noteTenure(host: HostId, epoch: Epoch, turn: Turn): void {
+    const before = this.#tenure;
+    if (before && epoch <= before.epoch) return;
+    this.#tenure = { host, epoch };
+    if (!before || before.host === host) return;
+    this.#moves.push(turn.authorityMs);
+    if (this.#moves.length > agentLimits.autoMovesPerHourMax) this.#moves.shift();
+  }
+
   released(kind: GivingKind, successor: HostId | null, why: string, turn: Turn): void {
     const { electorate } = this.#shared;
     const { epoch } = this;
-    if (kind === 'handover' && this.#wantsMoveWhy()) this.#autoMoves.push(turn.authorityMs);
     this.isHolding = false;
     this.#shared.isWatchDue = true;
     if (electorate) this.proposer.release(electorate, successor, turn);
@@ -452,10 +462,6 @@ export class LeaseAgent implements HandoverHost {
     if (kind === 'start-failed')
       this.#holdOff(agentLimits.startFailedHoldOffMs, `it did not start here: ${why}`, turn);
     if (this.isByCommand) this.desired = null;
-  }
-
-  #wantsMoveWhy(): boolean {
-    return (this.#shared.desired?.failingProbes.length ?? 0) > 0 || !this.#shared.isDaemonHere;
   }
 
   #holdOff(forMs: number, why: string, turn: Turn): void {
@@ -521,6 +527,7 @@ export class LeaseAgent implements HandoverHost {
     this.#isForced = false;
     this.#forceAtMs = Infinity;
     this.isHolding = true;
+    this.#noteTenure(turn.self, this.epoch, turn);
     this.#heldBySession = shared.session;
     this.#candidacy.won();
     this.#autoMoveMs = turn.authorityMs + agentLimits.autoMoveMs;
@@ -608,6 +615,7 @@ export class LeaseAgent implements HandoverHost {
       this.#onOwnPark(from, message, turn);
       return;
     }
+    if (message.state === 'active') this.#noteTenure(owner.host, epoch, turn);
     if (this.#hint === null || epoch >= this.#hint.epoch) {
       const { state } = message;
       this.#hint = { owner, epoch, state, untilMs: turn.authorityMs + message.remainMs };
