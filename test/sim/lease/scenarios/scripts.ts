@@ -601,6 +601,21 @@ function forgeries(): void {
   insist(world.runningOn(name) === 0, 'I21', 'a forger had its way');
 }
 
+/** Whoever holds it has a failing probe, for an hour: it moves three times and stays (L5). */
+function oscillatingProbes(): void {
+  const world = worldOf({ exactVolatile: false });
+  untilRunsOn(world, 0);
+  for (let round = 0; round < 100; round++) {
+    const holder = world.holderOf(name);
+    const failing = world.truth.hosts.map((_, index) => index === holder && round % 2 === 0);
+    world.truth = { ...world.truth, failing };
+    for (const daemon of world.daemons) daemon.refresh();
+    world.run({ forMs: 30_000 });
+  }
+  const moves = world.checks.activationsOf(name).length - 1;
+  insist(moves === 3, 'L5', `it moved ${moves} times within an hour`);
+}
+
 export const scripts: Readonly<Record<string, () => void>> = {
   powerCut,
   quarantine,
@@ -628,4 +643,5 @@ export const scripts: Readonly<Record<string, () => void>> = {
   duel,
   sleepingHolder,
   forgeries,
+  oscillatingProbes,
 };
