@@ -168,13 +168,9 @@ export const mutants: readonly Mutant[] = [
     file: acceptor,
     edits: [
       {
-        find: 'seat.parked !== null && seat.parked.owner.host !== from && !message.isForced;',
+        find: 'const blockedMs = this.#blockedMs(seat, ballot, turn.monoMs);',
         replace:
-          'seat.parked !== null && seat.parked.owner.host !== from && turn.monoMs < seat.untilMs + 3_600_000;',
-      },
-      {
-        find: 'if (!message.isForced) {',
-        replace: 'if (turn.monoMs < seat.untilMs + 3_600_000) {',
+          'const blockedMs = this.#blockedMs(seat, ballot, turn.monoMs);\n    if (turn.monoMs > seat.untilMs + 3_600_000) seat.parked = null;',
       },
     ],
     falls: ['I18', 'I1', 'I2'],
