@@ -96,34 +96,6 @@ function isVoid(record: DurableRecord): boolean {
   );
 }
 
-// ---- Slots --------------------------------------------------------------------------------------------------------------------
-
-/** One of two files, written in turn. `seq` grows by one with every write. */
-export function encodeSlot(seq: number, bootId: string, state: unknown): Uint8Array {
-  return frame(new TextEncoder().encode(JSON.stringify({ seq, bootId, state })));
-}
-
-/** The newer of the intact ones, when this boot wrote it; null: nothing that may be resumed. Never throws. */
-export function pickSlot(
-  a: Uint8Array | null,
-  b: Uint8Array | null,
-  bootId: string,
-): { readonly seq: number; readonly state: unknown } | null {
-  const [first, second] = [readSlot(a), readSlot(b)];
-  const newest = first !== null && (second === null || first.seq > second.seq) ? first : second;
-  if (newest === null || newest.bootId !== bootId) return null;
-  return { seq: newest.seq, state: newest.state };
-}
-
-function readSlot(bytes: Uint8Array | null) {
-  const payload = bytes === null ? null : frameAt(bytes, 0);
-  const value = payload === null ? null : parse(payload);
-  if (typeof value !== 'object' || value === null) return null;
-  const { seq, bootId, state } = value as Record<string, unknown>;
-  if (typeof seq !== 'number' || typeof bootId !== 'string') return null;
-  return { seq, bootId, state };
-}
-
 // ---- Frames -------------------------------------------------------------------------------------------------------------------
 
 function frame(payload: Uint8Array): Uint8Array {

@@ -91,10 +91,6 @@ export const leaseLimits = Object.freeze({
   historyMax: 32,
 });
 
-export function sameOwner(a: Owner, b: Owner): boolean {
-  return a.host === b.host && a.session === b.session;
-}
-
 export function compareBallots(a: Ballot, b: Ballot): number {
   if (a.counter !== b.counter) return a.counter - b.counter;
   if (a.host !== b.host) return a.host < b.host ? -1 : 1;

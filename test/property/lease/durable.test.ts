@@ -1,13 +1,11 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { DurableRecord } from '../../../daemon/lease/core-api.ts';
-import {
-  compactRecords,
-  decodeLog,
-  encodeBatch,
-  encodeSlot,
-  pickSlot,
-} from '../../../daemon/lease/durable.ts';
+import { compactRecords, decodeLog, encodeBatch } from '../../../daemon/lease/durable.ts';
+import { VolatileStore } from '../../../daemon/lease/guard/volatile-store.ts';
 import { chosenConfig, leaseName, owner } from './arbitraries.ts';
 
 const epoch = fc.nat(1_000);
@@ -127,33 +125,41 @@ test('a compacted log says the same, and no more than once', () => {
   );
 });
 
-test('[trellis:I22] slots written in turn, the last one cut anywhere, give the newest whole state', () => {
+test('[trellis:I22] a guard that is killed at any byte of a write finds what it last wrote whole', () => {
   const states = fc.array(fc.jsonValue({ maxDepth: 2 }), { minLength: 1, maxLength: 6 });
-  fc.assert(
-    fc.property(states, where, (list, at) => {
-      const slots: [Uint8Array | null, Uint8Array | null] = [null, null];
-      const write = (seq: number, bytes: Uint8Array) => {
-        const old = slots[seq % 2] ?? new Uint8Array(0);
-        const rest = old.subarray(bytes.length);
-        slots[seq % 2] = joined([bytes, rest]);
-      };
-      list.forEach((state, seq) => write(seq, encodeSlot(seq, 'boot', state)));
-      const newest = list.length - 1;
-      const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
-      const seen = { seq: newest, state: plain(list[newest]) };
-      expect(pickSlot(slots[0], slots[1], 'boot')).toEqual(seen);
-      expect(pickSlot(slots[1], slots[0], 'boot')).toEqual(seen);
-      expect(pickSlot(slots[0], slots[1], 'another boot')).toBeNull();
-      const next = encodeSlot(list.length, 'boot', 'next');
-      write(list.length, next.subarray(0, Math.floor(at * (next.length - 1))));
-      expect(pickSlot(slots[0], slots[1], 'boot')).toEqual(seen);
-    }),
-  );
+  const dir = mkdtempSync(join(tmpdir(), 'trellis-slots-'));
+  const file = join(dir, 'lease.state');
+  try {
+    fc.assert(
+      fc.property(states, where, (list, at) => {
+        rmSync(file, { force: true });
+        const store = new VolatileStore(dir, slotBytes);
+        const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+        for (const state of list) store.write(state);
+        const whole = sized(readFileSync(file));
+        expect(store.read()).toEqual(plain(list.at(-1)));
+        store.write('next');
+        store.close();
+        const next = sized(readFileSync(file));
+        // The kill: some bytes of the last write are there, the rest are as they were.
+        const start = next.findIndex((byte, index) => byte !== whole[index]);
+        const cut = start + Math.floor(at * 60);
+        writeFileSync(file, Buffer.concat([next.subarray(0, cut), whole.subarray(cut)]));
+        const again = new VolatileStore(dir, slotBytes);
+        const isWritten = next.equals(sized(readFileSync(file)));
+        expect(again.read()).toEqual(isWritten ? 'next' : plain(list.at(-1)));
+        again.close();
+      }),
+      { numRuns: 50 },
+    );
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
 });
 
-test('a slot of an earlier boot is not resumed, even when it is the only intact one', () => {
-  const old = encodeSlot(9, 'old', { a: 1 });
-  expect(pickSlot(old, encodeSlot(3, 'new', { a: 2 }), 'new')).toBeNull();
-  expect(pickSlot(old, null, 'old')).toEqual({ seq: 9, state: { a: 1 } });
-  expect(pickSlot(null, null, 'old')).toBeNull();
-});
+const slotBytes = 1 << 16;
+
+/** Both slots in full length: what was never written is zeros. */
+function sized(bytes: Buffer): Buffer {
+  return Buffer.concat([bytes, Buffer.alloc(2 * slotBytes - bytes.length)]);
+}

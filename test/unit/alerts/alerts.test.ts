@@ -164,7 +164,7 @@ describe('what is an alert', () => {
 });
 
 describe('raised once, cleared when over', () => {
-  const one = (kind: 'no-quorum' | 'gate-fault') =>
+  const one = (kind: 'no-quorum' | 'daemon-down') =>
     ({ id: `${kind}:x`, kind, severity: 'alarm', subject: 'x', text: 't', todo: '' }) as const;
 
   test('after it has lasted, and only once', () => {

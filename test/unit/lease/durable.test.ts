@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { unhex } from '../../../crdt/ids.ts';
-import { decodeLog, encodeBatch, pickSlot } from '../../../daemon/lease/durable.ts';
+import { decodeLog, encodeBatch } from '../../../daemon/lease/durable.ts';
 import { readChainState } from '../../../daemon/lease/fields.ts';
 import { goldenFiles } from './golden.ts';
 import { sampleRecords } from './messages.ts';
 
 const golden = JSON.parse(
   readFileSync(new URL('../../fixtures/golden/lease-v1.json', import.meta.url), 'utf8'),
-) as { files: Record<'log' | 'slot', string> };
+) as { files: Record<'log', string> };
 
 function bytesOf(text: string): Uint8Array {
   return unhex(text) ?? new Uint8Array(0);
@@ -24,11 +24,6 @@ describe('golden bytes of version 1', () => {
       records: sampleRecords,
       damage: null,
     });
-  });
-
-  test('a slot is read', () => {
-    const slot = bytesOf(golden.files.slot);
-    expect(pickSlot(slot, null, 'boot')).toEqual({ seq: 5, state: { a: [1, 'b'] } });
   });
 
   test('the state of the chain is read', () => {

@@ -4,7 +4,7 @@
  */
 import { hex } from '../../../crdt/ids.ts';
 import { encodeFrame } from '../../../daemon/lease/codec.ts';
-import { encodeBatch, encodeSlot } from '../../../daemon/lease/durable.ts';
+import { encodeBatch } from '../../../daemon/lease/durable.ts';
 import { sampleMessages, sampleRecords } from './messages.ts';
 
 export function goldenFrames(): Record<string, string> {
@@ -19,7 +19,6 @@ export function goldenFrames(): Record<string, string> {
 export function goldenFiles(): Record<string, string> {
   return {
     log: sampleRecords.map((record) => hex(encodeBatch([record]))).join(''),
-    slot: hex(encodeSlot(5, 'boot', { a: [1, 'b'] })),
   };
 }
 
