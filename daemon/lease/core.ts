@@ -86,7 +86,7 @@ export class GuardCore {
       isListed: (name) => this.#wishes.isListed(name),
       isFull: () => this.#chain.isFull(),
       ttlMsMax: () => this.#chosen?.config.ttlMsMax ?? 0,
-      ref: () => this.#ref,
+      env: () => this.#ref.env,
     });
     this.#acceptor.restore(start.durable);
     this.#chain = new Chain({

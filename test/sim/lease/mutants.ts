@@ -28,6 +28,8 @@ export interface Mutant {
 }
 
 const acceptor = 'daemon/lease/acceptor.ts';
+const answers = 'daemon/lease/acceptor-answers.ts';
+const seat = 'daemon/lease/seat.ts';
 const proposer = 'daemon/lease/proposer.ts';
 const core = 'daemon/lease/core.ts';
 const agent = 'daemon/lease/agent.ts';
@@ -64,7 +66,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'owner-by-host',
     breaks: '2.4: an owner is an incarnation',
-    file: acceptor,
+    file: seat,
     edits: [
       {
         find: 'return a.session === b.session && a.host === b.host;',
@@ -103,7 +105,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'volatile-epochs',
     breaks: '2.6 2: epochs are durable',
-    file: acceptor,
+    file: answers,
     edits: [
       {
         find: 'if (owner && (seat.savedEpoch !== seat.maxEpoch',
@@ -116,7 +118,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'answer-before-fsync',
     breaks: '2.6 2: fsync before the reply',
-    file: acceptor,
+    file: answers,
     edits: [
       {
         find: 'if (seat === null || seat.pending === 0) turn.send(to, message);',
@@ -146,7 +148,7 @@ export const mutants: readonly Mutant[] = [
     file: acceptor,
     edits: [
       {
-        find: 'if (isParkedByOther) this.#hintPark(seat, turn);',
+        find: 'if (isParkedByOther) this.#watchers.hintPark(seat, turn);',
         replace:
           'if (!seat.promised || compareBallots(ballot, seat.promised) > 0) seat.promised = ballot;',
       },
@@ -157,7 +159,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'forgotten-park',
     breaks: 'park has no expiry',
-    file: acceptor,
+    file: answers,
     edits: [{ find: 'if (seat.savedParked !== parkedEpoch) {', replace: 'if (parkedEpoch < 0) {' }],
     falls: ['I18', 'I1', 'I2'],
     hunt: { script: 'parkedForHours' },

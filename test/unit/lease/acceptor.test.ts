@@ -39,7 +39,7 @@ class Desk {
       isListed: (name) => name === db,
       isFull: () => this.isFull,
       ttlMsMax: () => this.ttlMsMax,
-      ref: () => ({ env, generation: 0, n: 0 }),
+      env: () => env,
     });
   }
 
