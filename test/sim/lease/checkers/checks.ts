@@ -108,6 +108,8 @@ class LeaseBook {
   readonly acceptors: ShadowAcceptor[];
   readonly attempts: (Attempt | null)[];
   readonly arms: (Arm | null)[];
+  /** The newest of each host that there was. */
+  readonly lastArms: (Arm | null)[];
   readonly activations: Activation[] = [];
   /** Highest epoch with which a shared resource was written. */
   written = 0;
@@ -122,6 +124,7 @@ class LeaseBook {
     this.acceptors = Array.from({ length: count }, () => ({ record: null, promised: 0 }));
     this.attempts = Array.from({ length: count }, () => null);
     this.arms = Array.from({ length: count }, () => null);
+    this.lastArms = Array.from({ length: count }, () => null);
     this.isUnparking = Array.from({ length: count }, () => false);
   }
 }
@@ -221,7 +224,12 @@ export class Checks {
   onCut(machine: Machine): void {
     const state = machine.volatile;
     if (state === null) return;
+    const { agents } = state as CoreMemory;
     for (const [name, book] of this.#books) {
+      const agent = agents.find((one) => one.name === name);
+      const arm = book.lastArms[machine.index] ?? null;
+      if (agent?.isHolding === true && arm?.epoch === agent.proposer.epoch)
+        book.arms[machine.index] = { ...arm, untilMs: agent.proposer.untilMs };
       const acceptor = book.acceptors[machine.index] as ShadowAcceptor;
       acceptor.promised = Math.min(acceptor.promised, seatOf(state, name)?.promised ?? 0);
       const { record } = acceptor;
@@ -402,8 +410,12 @@ export class Checks {
     const lease = this.#desired[machine.index]?.leases.find(({ name }) => name === message.name);
     const { host } = message.ballot;
     if (lease === undefined || lease.candidates.includes(host)) return;
-    // It comes back for what it parked.
     const book = this.#book(message.name);
+    // Said again: it was granted when the host was one.
+    const record = book.acceptors[machine.index]?.record;
+    if (record?.session === message.ballot.session && record.counter >= message.ballot.counter)
+      return;
+    // It comes back for what it parked.
     const index = this.#world.indexOf(host);
     if (book.parkedBy === index || book.isUnparking[index] === true) return;
     throw new Breach(
@@ -580,6 +592,7 @@ export class Checks {
     }
     const under = this.#certificate(machine, book, { name, session, untilMs, isContinued });
     book.arms[index] = { session, epoch, ...under, untilMs, boot: machine.boot };
+    book.lastArms[index] = book.arms[index];
     this.counters.renewals++;
     this.#onActivation(index, name, book, epoch, session, under);
   }
