@@ -2,7 +2,7 @@
  * keepalived on the hosts of a testbed: what an address alone needs to move. It has no quorum, so two hosts have the address
  * in a partition, and it starts nothing: the same web server runs on all hosts all the time.
  */
-import type { LocalHost } from '../../bootstrap/local-cluster/local-host.ts';
+import type { HostProcess, LocalHost } from '../../bootstrap/local-cluster/local-host.ts';
 import { eventually } from '../await.ts';
 import { image } from './engine-api.ts';
 import { powerCutUntilAnswer } from './failover.ts';
@@ -23,9 +23,10 @@ export async function keepalivedFailovers(
   rounds: number,
 ): Promise<number[]> {
   const found: number[] = [];
+  const daemons = new Map<LocalHost, HostProcess>();
   for (const host of hosts) {
     await host.mustExec(`docker run -d --name kept --restart always -p ${port}:80 ${image}`);
-    await startOn(host);
+    daemons.set(host, await startOn(host));
   }
   for (let round = 0; round < rounds; round++) {
     const victim = await holder(hosts);
@@ -36,17 +37,17 @@ export async function keepalivedFailovers(
     found.push(await powerCutUntilAnswer({ victim, observer, urls, everyMs: askEveryMs }));
     await victim.boot();
     await victim.startEngine();
-    await startOn(victim);
+    daemons.set(victim, await startOn(victim));
   }
   for (const host of hosts) {
-    await host.mustExec('kill $(cat /run/keepalived-bench.pid)');
+    await daemons.get(host)?.signal('TERM');
     await host.mustExec('docker rm -f kept');
   }
   return found;
 }
 
 /** None of them takes the address back from another: so do ours not. */
-async function startOn(host: LocalHost): Promise<void> {
+async function startOn(host: LocalHost): Promise<HostProcess> {
   host.writeFile(
     '/run/keepalived-bench.conf',
     `global_defs { router_id ${host.name}
@@ -64,7 +65,9 @@ vrrp_instance bench {
 `,
   );
   const files = '-f /run/keepalived-bench.conf -p /run/keepalived-bench.pid -r /run/vrrp-bench.pid';
-  await host.spawn(`keepalived --dont-fork --log-console --vrrp ${files}`, { label: 'keepalived' });
+  return host.spawn(`keepalived --dont-fork --log-console --vrrp ${files}`, {
+    label: 'keepalived',
+  });
 }
 
 async function holder(hosts: readonly LocalHost[]): Promise<LocalHost> {
