@@ -4,16 +4,21 @@
  * Events record facts; `settle` then compares every deadline with the clock and drives the parts: proposer, gate, handover.
  */
 import type { HostId } from '../../crdt/ids.ts';
+import { Acquiring } from './acquiring.ts';
+import type { AcquireWish } from './acquiring.ts';
 import { Candidacy } from './candidacy.ts';
 import type { GateResult } from './core-api.ts';
+import { Forcing } from './forcing.ts';
+import type { ForcingHost } from './forcing.ts';
 import { Gate } from './gate.ts';
 import type { GateMemory, GateWish } from './gate.ts';
 import type { LeaseDesired, LeaseState, LeaseStatus } from './guard-api.ts';
 import { Handovers } from './handover.ts';
 import type { GivingKind, HandoverHost } from './handover.ts';
 import type { Expired, Handover, Learn, PromiseReply, Accepted, Reject } from './messages.ts';
-import { leaseLimits } from './model.ts';
 import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
+import { Parking } from './parking.ts';
+import type { ParkingHost } from './parking.ts';
 import { profiles } from './profiles.ts';
 import { Proposer } from './proposer.ts';
 import type { Outcome, ProposerState } from './proposer.ts';
@@ -29,9 +34,6 @@ export const agentLimits = Object.freeze({
   releaseHoldOffMs: 15_000,
   startFailedHoldOffMs: 900_000,
   handoverHoldOffMs: 5_000,
-  commandMsMax: 5_000,
-  /** A forced takeover is about the park that is found within so long. */
-  forceLearnMs: 1_000,
   learnIntervalMs: 5_000,
   /** A handover of its own accord, for failing probes or an absent daemon, is tried so often. */
   autoMoveMs: 10_000,
@@ -55,12 +57,7 @@ export interface AgentState {
   readonly desired: LeaseDesired | null;
 }
 
-interface Waiting {
-  readonly id: number;
-  readonly untilMs: number;
-}
-
-export class LeaseAgent implements HandoverHost {
+export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
   readonly name: LeaseName;
   readonly #shared: Shared;
   readonly proposer: Proposer;
@@ -68,20 +65,18 @@ export class LeaseAgent implements HandoverHost {
   readonly handovers: Handovers;
   readonly #history = new History();
   readonly #candidacy: Candidacy;
+  readonly #acquiring: Acquiring;
+  readonly #forcing: Forcing;
+  readonly #parking: Parking;
   /** Null: nobody wants this lease any more. */
   desired: LeaseDesired | null = null;
   /** Taken by command (`lock`, `job`): given up with the daemon's connection. */
-  #acquiring: Waiting | null = null;
-  /** It is refused as soon as somebody else is seen to hold it. */
-  #isImpatient = false;
-  /** What the last attempt was refused for; null: by no rival. */
-  #rival: { readonly owner: Owner | null } | null = null;
   isByCommand = false;
   isHolding = false;
   isParked = false;
   /** `nextMs` as of the last `settle`; the core's. */
   dueMs = -Infinity;
-  #heldBySession = '';
+  heldBySession = '';
   /** What is inside ran under a tenure that is over, and somebody else may have come between. */
   #mustEmpty = false;
   /** Acquired by the same session with nobody in between: what is frozen may go on. */
@@ -91,16 +86,6 @@ export class LeaseAgent implements HandoverHost {
   #isFencing = false;
   /** The voters do not grant what the wanted profile needs. */
   #isTooLong = false;
-  #isForced = false;
-  #forcing: Waiting | null = null;
-  #forceAtMs = Infinity;
-  #forceWaitMs = 0;
-  /** Whose park an operator declared void: who had it when the force began. */
-  #forceVictim: Owner | null = null;
-  #forceLearnMs = 0;
-  #parking: Waiting | null = null;
-  #unparking: Waiting | null = null;
-  #isUnparkFull = false;
   #renewMs = 0;
   #holdOffMs = 0;
   #holdOffWhy = '';
@@ -109,7 +94,7 @@ export class LeaseAgent implements HandoverHost {
   /** Moves of the last hour, from whatever host and for whatever reason: all candidates see the same. */
   #moves: number[] = [];
   #tenure: { readonly epoch: Epoch; readonly host: HostId } | null = null;
-  #hint: Hint | null = null;
+  hint: Hint | null = null;
 
   constructor(name: LeaseName, shared: Shared) {
     this.name = name;
@@ -120,6 +105,9 @@ export class LeaseAgent implements HandoverHost {
     this.#candidacy = new Candidacy(shared.random, () =>
       Math.max(0, this.desired?.candidates.indexOf(shared.self) ?? 0),
     );
+    this.#acquiring = new Acquiring(name, this.proposer);
+    this.#forcing = new Forcing(this, this.#candidacy);
+    this.#parking = new Parking(this, shared, this.proposer, this.#candidacy);
   }
 
   // ---- State ------------------------------------------------------------------------------------------------------------
@@ -129,7 +117,7 @@ export class LeaseAgent implements HandoverHost {
     this.gate.resume(state.gate);
     this.isHolding = state.isHolding;
     this.isParked = state.isParked;
-    this.#heldBySession = state.heldBySession;
+    this.heldBySession = state.heldBySession;
     this.#mustEmpty = state.mustEmpty;
     this.isByCommand = state.isByCommand;
     if (state.desired) this.#take(state.desired);
@@ -142,7 +130,7 @@ export class LeaseAgent implements HandoverHost {
       gate: this.gate.volatile(),
       isHolding: this.isHolding,
       isParked: this.isParked,
-      heldBySession: this.#heldBySession,
+      heldBySession: this.heldBySession,
       mustEmpty: this.#mustEmpty,
       isByCommand: this.isByCommand,
       desired: this.isIdle ? null : this.desired,
@@ -170,7 +158,7 @@ export class LeaseAgent implements HandoverHost {
     this.#take(desired);
     if (before === null) this.#candidacy.start(turn.authorityMs);
     else if (this.#holdOffWhy !== '' && isChanged(before, desired)) this.#endHoldOff();
-    const isTrying = this.proposer.purpose === 'acquire' && !this.isParked && !this.#isForced;
+    const isTrying = this.proposer.purpose === 'acquire' && !this.isParked && !this.#forcing.isOn;
     if (isTrying && this.whyNotHere() !== '') this.proposer.cancel();
   }
 
@@ -281,7 +269,7 @@ export class LeaseAgent implements HandoverHost {
     if (outcome) this.#on(outcome, turn);
     this.#driveGate(turn);
     this.handovers.settle(turn);
-    this.#drivePark(turn);
+    this.#parking.settle(turn);
     if (this.isHolding) this.#keepUp(turn);
     else if (!this.isParked) this.#try(turn);
     this.#driveGate(turn);
@@ -296,22 +284,18 @@ export class LeaseAgent implements HandoverHost {
       if (this.proposer.purpose !== 'park' && this.gate.state !== 'failed')
         next = Math.min(next, this.#renewMs);
       if (this.#wantsMove()) next = Math.min(next, this.#autoMoveMs);
-    } else {
-      if (this.#acquiring) next = Math.min(next, this.#acquiring.untilMs);
-      if (this.#forcing) next = Math.min(next, this.#forcing.untilMs);
-    }
+    } else next = Math.min(next, this.#acquiring.nextMs(), this.#forcing.nextMs());
     if (this.#holdOffMs > 0) next = Math.min(next, this.#holdOffMs);
-    if (this.#parking) next = Math.min(next, this.#parking.untilMs);
-    if (this.#unparking) next = Math.min(next, this.#unparking.untilMs);
+    next = Math.min(next, this.#parking.nextMs());
     return Math.min(next, this.#nextTryMs());
   }
 
   #nextTryMs(): number {
     const { purpose } = this.proposer;
-    if (this.#parking) return purpose === 'park' ? Infinity : this.#candidacy.dueMs;
+    if (this.#parking.isParking) return purpose === 'park' ? Infinity : this.#candidacy.dueMs;
     if (purpose !== null || !this.#shared.electorate || this.isHolding) return Infinity;
-    if (this.isParked) return this.#unparking ? this.#candidacy.dueMs : Infinity;
-    if (this.#isForced) return Math.max(this.#candidacy.dueMs, this.#forceAtMs);
+    if (this.isParked) return this.#parking.isUnparking ? this.#candidacy.dueMs : Infinity;
+    if (this.#forcing.isOn) return Math.max(this.#candidacy.dueMs, this.#forcing.atMs);
     return this.whyNotHere() === '' ? this.#candidacy.dueMs : Infinity;
   }
 
@@ -320,13 +304,9 @@ export class LeaseAgent implements HandoverHost {
     const untilMs = this.isHolding ? proposer.untilMs : 0;
     gate.settle(turn, this.#wish(), proposer.epoch, untilMs, this.#isResumable);
     if (this.#mustEmpty && this.isGateEmpty) this.#mustEmpty = false;
-    if (this.#acquiring && this.isHolding && gate.isOpen) {
-      turn.reply(this.#acquiring.id, { isOk: true, epoch: proposer.epoch });
-      this.#acquiring = null;
-    }
-    if (this.#forcing && this.isHolding && gate.isOpen) {
-      turn.reply(this.#forcing.id, { isOk: true, epoch: proposer.epoch });
-      this.#forcing = null;
+    if (this.isHolding && gate.isOpen) {
+      this.#acquiring.onOpen(proposer.epoch, turn);
+      this.#forcing.onOpen(proposer.epoch, turn);
     }
     // Cleared for a new tenure: what runs from here on belongs to it.
     if (this.isHolding && gate.isOpen && gate.epoch === proposer.epoch) {
@@ -355,8 +335,8 @@ export class LeaseAgent implements HandoverHost {
     this.#history.add('expired', this.epoch, turn.self, 'not renewed in time', turn.authorityMs);
     turn.event('lease.lost', 'warn', this.name, `epoch ${this.epoch} ran out`);
     this.#candidacy.turn(turn.authorityMs);
-    if (this.#parking) this.#refusePark(turn, 'it ran out meanwhile');
-    if (this.isByCommand && this.#acquiring === null) this.desired = null;
+    this.#parking.onLost(turn);
+    if (this.isByCommand && !this.#acquiring.isWaiting) this.desired = null;
   }
 
   /** Every lease of a host that slept or was restored: gone at once. */
@@ -373,17 +353,13 @@ export class LeaseAgent implements HandoverHost {
   /** New voters were forced while this host was taken for dead: not even a park counts. */
   forcedOut(turn: Turn): void {
     this.isParked = false;
-    if (this.#unparking) {
-      const { id } = this.#unparking;
-      this.#unparking = null;
-      turn.refuse(id, 'LEASE_LOST', { name: this.name, reason: 'voters were forced meanwhile' });
-    }
+    this.#parking.onForcedOut(turn);
     if (this.isHolding) {
       this.proposer.untilMs = 0;
       this.#lose(turn);
     }
     this.proposer.drop();
-    this.#heldBySession = '';
+    this.heldBySession = '';
     this.#mustEmpty = true;
   }
 
@@ -482,21 +458,22 @@ export class LeaseAgent implements HandoverHost {
       this.#endHoldOff();
       this.#candidacy.afterTurn(turn.authorityMs);
     }
-    if (this.#acquiring && turn.authorityMs >= this.#acquiring.untilMs) {
+    if (turn.authorityMs >= this.#acquiring.nextMs()) {
       this.#refuseAcquire(turn, null);
       return;
     }
-    if (this.#forcing && turn.authorityMs >= this.#forcing.untilMs) this.#refuseForce(turn);
+    this.#forcing.settle(turn);
     const shared = this.#shared;
     if (this.proposer.purpose !== null || !shared.electorate) return;
     const isAllowed = this.whyNotHere() === '';
     this.#candidacy.allow(isAllowed, turn.authorityMs);
     if (turn.authorityMs < this.#candidacy.dueMs) return;
-    if (this.#isForced ? turn.authorityMs < this.#forceAtMs : !isAllowed) return;
+    if (this.#forcing.isOn ? turn.authorityMs < this.#forcing.atMs : !isAllowed) return;
     // A gate that is being emptied may still prove that it cannot be.
     if (this.gate.hasGate && this.gate.onLoss !== 'keep' && this.gate.state === 'unknown') return;
     const { electorate, session } = shared;
-    this.proposer.acquire(electorate, session, this.#isForced, this.#forceVictim, turn);
+    const { isOn, victim } = this.#forcing;
+    this.proposer.acquire(electorate, session, isOn, victim, turn);
   }
 
   tryNow(turn: Turn): void {
@@ -517,23 +494,22 @@ export class LeaseAgent implements HandoverHost {
 
   #onAcquired(outcome: Extract<Outcome, { kind: 'granted' }>, turn: Turn): void {
     const shared = this.#shared;
-    const wasForced = this.#isForced;
-    const isOurs = outcome.isUninterrupted && this.#heldBySession === shared.session;
+    const wasForced = this.#forcing.isOn;
+    const isOurs = outcome.isUninterrupted && this.heldBySession === shared.session;
     // What had to be cleared and was not is no less foreign because we held the lease in between.
     this.#isResumable =
       isOurs && !this.#mustEmpty && (this.gate.onLoss !== 'stop' || this.isParked);
     if (!this.#isResumable && !this.isGateEmpty) this.#mustEmpty = true;
     this.isParked = false;
-    this.#isForced = false;
-    this.#forceAtMs = Infinity;
+    this.#forcing.onAcquired();
     this.isHolding = true;
     this.#noteTenure(turn.self, this.epoch, turn);
-    this.#heldBySession = shared.session;
+    this.heldBySession = shared.session;
     this.#candidacy.won();
     this.#autoMoveMs = turn.authorityMs + agentLimits.autoMoveMs;
-    this.#endUnpark(turn);
+    this.#parking.onUnparked(turn);
     this.#renewSoon(turn);
-    this.#hint = null;
+    this.hint = null;
     const what = wasForced ? 'forced' : 'acquired';
     this.#history.add(what, this.epoch, turn.self, '', turn.authorityMs);
     turn.event(`lease.${what}`, 'info', this.name, `epoch ${this.epoch}`);
@@ -580,27 +556,28 @@ export class LeaseAgent implements HandoverHost {
   }
 
   #onFailed(outcome: Extract<Outcome, { kind: 'failed' }>, turn: Turn): void {
-    const { purpose, why } = outcome;
+    const { purpose, why, other } = outcome;
     if (purpose === 'park') {
-      this.#onParkFailed(outcome.why, turn);
+      this.#parking.onParkFailed(why, turn);
       return;
     }
     if (this.isParked) {
-      this.#onUnparkFailed(outcome, turn);
+      this.#parking.onUnparkFailed(outcome, turn);
+      if (other !== null && other.host !== turn.self) this.#taken(other, this.epoch + 1, turn);
       return;
     }
     if (purpose !== 'acquire') return;
-    this.#rival = why === 'busy' || why === 'parked' ? { owner: outcome.other } : null;
+    const mustRefuse = this.#acquiring.onFailed(outcome);
     const { electorate } = this.#shared;
     // Where something may lie frozen in a gate they are left to lapse: what was not looked at is not known to be empty.
     if (outcome.isGrantOut && electorate && !this.gate.hasGate)
       this.proposer.giveBack(electorate, turn);
-    if (this.#acquiring && this.#isImpatient && (why === 'busy' || why === 'parked')) {
-      this.#refuseAcquire(turn, outcome.other);
+    if (mustRefuse) {
+      this.#refuseAcquire(turn, other);
       return;
     }
-    if (this.#isForced && why === 'parked' && outcome.other) {
-      this.#onForceParked(outcome.other, turn);
+    if (this.#forcing.isOn && why === 'parked' && other) {
+      this.#forcing.onParked(other, turn);
       return;
     }
     this.#candidacy.failed(outcome, turn.authorityMs);
@@ -616,9 +593,9 @@ export class LeaseAgent implements HandoverHost {
       return;
     }
     if (message.state === 'active') this.#noteTenure(owner.host, epoch, turn);
-    if (this.#hint === null || epoch >= this.#hint.epoch) {
+    if (this.hint === null || epoch >= this.hint.epoch) {
       const { state } = message;
-      this.#hint = { owner, epoch, state, untilMs: turn.authorityMs + message.remainMs };
+      this.hint = { owner, epoch, state, untilMs: turn.authorityMs + message.remainMs };
     }
     if (message.state === 'released') {
       this.#onOpening(epoch, turn);
@@ -635,7 +612,7 @@ export class LeaseAgent implements HandoverHost {
   #taken(owner: Owner, epoch: Epoch, turn: Turn): void {
     if (this.isParked) {
       this.isParked = false;
-      this.#endUnpark(turn);
+      this.#parking.onUnparked(turn);
       this.proposer.drop();
       turn.event(
         'lease.taken',
@@ -651,7 +628,8 @@ export class LeaseAgent implements HandoverHost {
   /** A voter met a park of ours that we know nothing of, because we outlived it. */
   #onOwnPark(from: HostId, message: Learn, turn: Turn): void {
     const { electorate, session } = this.#shared;
-    if (message.state !== 'parked' || !electorate || this.isParked || this.#parking) return;
+    if (message.state !== 'parked' || !electorate || this.isParked || this.#parking.isParking)
+      return;
     if (this.isHolding) return;
     if (this.gate.hasGate && !this.isGateEmpty) {
       // Not before nothing of it is left here; the voters will tell us again.
@@ -663,14 +641,14 @@ export class LeaseAgent implements HandoverHost {
 
   onExpired(message: Expired, turn: Turn): void {
     this.proposer.sawEpoch(message.epoch);
-    if (this.#hint && message.epoch >= this.#hint.epoch && this.#hint.state === 'active')
-      this.#hint = { ...this.#hint, state: 'released' };
+    if (this.hint && message.epoch >= this.hint.epoch && this.hint.state === 'active')
+      this.hint = { ...this.hint, state: 'released' };
     this.#onOpening(message.epoch, turn);
   }
 
   #onOpening(epoch: Epoch, turn: Turn): void {
     if (this.isHolding || this.isParked || this.proposer.purpose !== null) return;
-    if (this.#hint && epoch < this.#hint.epoch) return;
+    if (this.hint && epoch < this.hint.epoch) return;
     this.#candidacy.opened(epoch, turn.authorityMs);
   }
 
@@ -741,49 +719,16 @@ export class LeaseAgent implements HandoverHost {
   // ---- Parking --------------------------------------------------------------------------------------------------------------
 
   park(command: number, turn: Turn): void {
-    this.#parking = { id: command, untilMs: turn.authorityMs + agentLimits.commandMsMax };
+    this.#parking.park(command, turn);
     this.handovers.abort('parked', turn);
-    this.#candidacy.dueMs = turn.authorityMs;
   }
 
   unpark(command: number, turn: Turn): void {
-    this.#unparking = { id: command, untilMs: turn.authorityMs + agentLimits.commandMsMax };
-    this.#isUnparkFull = false;
-    this.#candidacy.dueMs = turn.authorityMs;
+    this.#parking.unpark(command, turn);
   }
 
   get isParking(): boolean {
-    return this.#parking !== null || this.#unparking !== null;
-  }
-
-  #drivePark(turn: Turn): void {
-    const { electorate, session } = this.#shared;
-    const { proposer } = this;
-    if (this.#parking) {
-      if (!this.isHolding) this.#refusePark(turn, 'it is not held here');
-      else if (turn.authorityMs >= this.#parking.untilMs)
-        this.#refusePark(turn, 'no majority of voters answers');
-      else if (
-        electorate &&
-        proposer.purpose !== 'park' &&
-        turn.authorityMs >= this.#candidacy.dueMs
-      )
-        proposer.park(electorate, session, turn);
-    }
-    if (!this.#unparking) return;
-    if (turn.authorityMs >= this.#unparking.untilMs) {
-      const { id } = this.#unparking;
-      this.#unparking = null;
-      turn.refuse(id, 'NO_QUORUM', { env: this.env, reason: 'it stays parked and runs on' });
-    } else if (
-      electorate &&
-      proposer.purpose === null &&
-      turn.authorityMs >= this.#candidacy.dueMs
-    ) {
-      if (this.#isUnparkFull || this.#heldBySession !== session)
-        proposer.acquire(electorate, session, false, null, turn);
-      else proposer.unpark(electorate, session, turn);
-    }
+    return this.#parking.isParking || this.#parking.isUnparking;
   }
 
   #onParked(turn: Turn): void {
@@ -793,23 +738,7 @@ export class LeaseAgent implements HandoverHost {
     turn.event('lease.parked', 'info', this.name, `epoch ${this.epoch}`);
     const peers = this.#shared.desired?.peers.map((peer) => peer.host) ?? [];
     this.#tellLearn('parked', peers, turn);
-    if (this.#parking) turn.reply(this.#parking.id, { isOk: true, epoch: this.epoch });
-    this.#parking = null;
-  }
-
-  #onParkFailed(why: string, turn: Turn): void {
-    if (this.#parking && turn.authorityMs >= this.#parking.untilMs)
-      this.#refusePark(turn, `the voters answered: ${why}`);
-    this.#candidacy.backOff(0, turn.authorityMs);
-    this.#renewMs = turn.authorityMs;
-  }
-
-  #refusePark(turn: Turn, reason: string): void {
-    const parking = this.#parking;
-    this.#parking = null;
-    if (this.proposer.purpose === 'park') this.proposer.cancel();
-    this.#renewMs = turn.authorityMs;
-    if (parking) turn.refuse(parking.id, 'NO_QUORUM', { env: this.env, reason });
+    this.#parking.onParked(turn);
   }
 
   /** The same session goes on where it parked: no majority could have let anybody in between. */
@@ -818,41 +747,21 @@ export class LeaseAgent implements HandoverHost {
     this.isHolding = true;
     // The voters keep the park until somebody with a deadline renews.
     this.#renewMs = turn.authorityMs;
-    this.#endUnpark(turn);
+    this.#parking.onUnparked(turn);
     turn.event('lease.unparked', 'info', this.name, `epoch ${this.epoch}`);
     this.#tellLearn('active', this.others(), turn);
   }
 
-  #endUnpark(turn: Turn): void {
-    if (this.#unparking) turn.reply(this.#unparking.id, { isOk: true, epoch: this.epoch });
-    this.#unparking = null;
-    this.#isUnparkFull = false;
-  }
-
-  #onUnparkFailed(outcome: Extract<Outcome, { kind: 'failed' }>, turn: Turn): void {
-    this.#candidacy.backOff(0, turn.authorityMs);
-    const { why, other } = outcome;
-    if (outcome.purpose === 'unpark' && (why === 'epoch' || why === 'busy' || why === 'parked')) {
-      this.#isUnparkFull = true;
-      this.#candidacy.dueMs = turn.authorityMs;
-    }
-    if (other !== null && other.host !== turn.self) this.#taken(other, this.epoch + 1, turn);
+  renewNow(turn: Turn): void {
+    this.#renewMs = turn.authorityMs;
   }
 
   // ---- Commands -------------------------------------------------------------------------------------------------------------
 
   /** By command, for as long as the daemon stays connected. */
-  acquire(
-    command: number,
-    { waitMs, epochMin = 0 }: { readonly waitMs: number; readonly epochMin?: Epoch },
-    turn: Turn,
-  ): void {
+  acquire(command: number, wish: AcquireWish, turn: Turn): void {
     this.isByCommand = true;
-    const isEpoch = Number.isSafeInteger(epochMin) && epochMin <= leaseLimits.counterMax;
-    if (isEpoch) this.proposer.sawEpoch(epochMin - 1);
-    this.#acquiring = { id: command, untilMs: turn.authorityMs + Math.max(waitMs, 2_000) };
-    this.#isImpatient = waitMs <= 0;
-    this.#rival = null;
+    this.#acquiring.begin(command, wish, turn);
     this.tryNow(turn);
   }
 
@@ -861,11 +770,7 @@ export class LeaseAgent implements HandoverHost {
    * the gate. False: nobody waits for it.
    */
   cancelAcquire(turn: Turn): boolean {
-    const waiting = this.#acquiring;
-    if (waiting === null) return false;
-    this.#acquiring = null;
-    const { name } = this;
-    turn.refuse(waiting.id, 'LEASE_TIMED_OUT', { name, seconds: 0, reason: 'it was given up' });
+    if (!this.#acquiring.cancel(turn)) return false;
     if (this.isHolding) return true;
     this.desired = null;
     const { electorate } = this.#shared;
@@ -876,74 +781,16 @@ export class LeaseAgent implements HandoverHost {
   }
 
   #refuseAcquire(turn: Turn, other: Owner | null): void {
-    const waiting = this.#acquiring!;
-    this.#acquiring = null;
     this.desired = null;
     this.proposer.cancel();
-    const hinted = this.#hint?.state === 'active' ? this.#hint.owner.host : null;
-    const holder = other?.host ?? this.#rival?.owner?.host ?? hinted;
-    // A majority that refuses is a majority: whoever may act without one must not take it for none.
-    if (holder || this.#rival !== null)
-      turn.refuse(waiting.id, 'LEASE_BUSY', {
-        name: this.name,
-        reason: holder ? `held by ${holder}` : 'another host has it',
-        ...(holder ? { holder } : {}),
-      });
-    else
-      turn.refuse(waiting.id, 'LEASE_TIMED_OUT', {
-        name: this.name,
-        seconds: 0,
-        reason: 'no majority of voters granted it',
-      });
+    const hinted = this.hint?.state === 'active' ? this.hint.owner.host : null;
+    this.#acquiring.refuse(other, hinted, turn);
   }
 
   /** An operator declared the owner dead: after the longest authority its park is passed over. */
   force(command: number, waitMs: number, turn: Turn): void {
-    this.#isForced = true;
-    this.#forceVictim = null;
-    this.#forceWaitMs = waitMs;
-    this.#forceLearnMs = turn.authorityMs + agentLimits.forceLearnMs;
-    // At once, to find out whose park it is: one that is made later is not meant.
-    this.#forceAtMs = turn.authorityMs;
-    this.#forcing = {
-      id: command,
-      untilMs: turn.authorityMs + waitMs + 2 * agentLimits.commandMsMax,
-    };
-    this.#candidacy.dueMs = turn.authorityMs;
+    this.#forcing.begin(command, waitMs, turn);
     this.#endHoldOff();
-  }
-
-  #onForceParked(owner: Owner, turn: Turn): void {
-    // Later on it may be the park of somebody who was never declared dead.
-    if (this.#forceVictim === null && turn.authorityMs <= this.#forceLearnMs) {
-      this.#forceVictim = owner;
-      this.#forceAtMs = turn.authorityMs + this.#forceWaitMs;
-      if (this.#forcing)
-        this.#forcing = {
-          id: this.#forcing.id,
-          untilMs: this.#forceAtMs + 2 * agentLimits.commandMsMax,
-        };
-      this.#candidacy.dueMs = turn.authorityMs;
-      return;
-    }
-    const forcing = this.#forcing;
-    this.#forcing = null;
-    this.#isForced = false;
-    this.#forceAtMs = Infinity;
-    const reason = `${owner.host} has parked it since`;
-    if (forcing) turn.refuse(forcing.id, 'LEASE_BUSY', { name: this.name, reason });
-  }
-
-  #refuseForce(turn: Turn): void {
-    const { id } = this.#forcing!;
-    this.#forcing = null;
-    this.#isForced = false;
-    this.#forceAtMs = Infinity;
-    const holder = this.#hint;
-    if (holder?.state === 'active' && turn.authorityMs < holder.untilMs)
-      turn.refuse(id, 'LEASE_BUSY', { name: this.name, reason: `${holder.owner.host} renews it` });
-    else
-      turn.refuse(id, 'NO_QUORUM', { env: this.env, reason: 'no majority of voters granted it' });
   }
 
   // ---- For people -------------------------------------------------------------------------------------------------------------
@@ -968,11 +815,11 @@ export class LeaseAgent implements HandoverHost {
       state: this.#state(),
       isOurs,
       whyNotHere: this.whyNotHere(),
-      owner: { host: this.#shared.self, session: this.#heldBySession },
+      owner: { host: this.#shared.self, session: this.heldBySession },
       epoch: this.epoch,
       untilMs: this.isHolding ? this.proposer.untilMs : null,
       gate: this.gate,
-      hint: this.#hint,
+      hint: this.hint,
       seen,
       history: this.#history,
       now,

@@ -4,6 +4,9 @@ import type { Random } from '../ports.ts';
 import type { GuardDesired } from './guard-api.ts';
 import type { Ballots, Electorate } from './proposer.ts';
 
+/** What a command for one lease may take at the voters. */
+export const commandMsMax = 5_000;
+
 export interface Shared {
   readonly self: HostId;
   readonly random: Random;

@@ -11,6 +11,12 @@ import type { Instant, LeaseName } from './model.ts';
 
 const noEffects: readonly CoreEffect[] = Object.freeze([]);
 
+/** A command that is answered later, and not later than this on the authority clock. */
+export interface Waiting {
+  readonly id: number;
+  readonly untilMs: number;
+}
+
 export class Turn {
   readonly self: HostId;
   /** As `Instant`. */
