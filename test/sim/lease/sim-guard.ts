@@ -88,6 +88,8 @@ export class SimGuard {
     if (!options.isVolatileKept) this.machine.volatile = null;
     else if (!this.#world.options.exactVolatile)
       this.machine.keep(this.core.volatileState(), this.#sleptSeenMs);
+    // Stopped in the middle of a turn, and never let go on.
+    if (this.#rest.length > 0) this.#world.checks.onCut(this.machine);
     this.core = null;
     this.#cancelWake();
     this.#inbox = [];
