@@ -15,33 +15,24 @@ import type { GateMemory, GateWish } from './gate.ts';
 import type { LeaseDesired, LeaseState, LeaseStatus } from './guard-api.ts';
 import { Handovers } from './handover.ts';
 import type { GivingKind, HandoverHost } from './handover.ts';
+import { Hints } from './hints.ts';
+import type { HintedHost } from './hints.ts';
 import type { Expired, Handover, Learn, PromiseReply, Accepted, Reject } from './messages.ts';
 import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
+import { Moves } from './moves.ts';
+import type { MovingHost } from './moves.ts';
 import { Parking } from './parking.ts';
 import type { ParkingHost } from './parking.ts';
 import { profiles } from './profiles.ts';
 import { Proposer } from './proposer.ts';
 import type { Outcome, ProposerState } from './proposer.ts';
+import { Renewal } from './renewal.ts';
 import type { Shared } from './shared.ts';
+import { Standing } from './standing.ts';
+import type { StandingHost } from './standing.ts';
 import { History, leaseStatus } from './status.ts';
 import type { Hint, Seen } from './status.ts';
 import type { Turn } from './turn.ts';
-
-export const agentLimits = Object.freeze({
-  /** Of the renewal period: so much sooner a lease is renewed together with another. */
-  renewEarlyShare: 0.15,
-  /** After `release` nobody here takes it for so long. */
-  releaseHoldOffMs: 15_000,
-  startFailedHoldOffMs: 900_000,
-  handoverHoldOffMs: 5_000,
-  learnIntervalMs: 5_000,
-  /** A handover of its own accord, for failing probes or an absent daemon, is tried so often. */
-  autoMoveMs: 10_000,
-  autoMovesPerHourMax: 3,
-  daemonGoneMs: 30_000,
-});
-
-const foreverMs = 1e15;
 
 /** As `volatile()` gives it. */
 export interface AgentState {
@@ -57,7 +48,9 @@ export interface AgentState {
   readonly desired: LeaseDesired | null;
 }
 
-export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
+export class LeaseAgent
+  implements HandoverHost, ParkingHost, ForcingHost, HintedHost, MovingHost, StandingHost
+{
   readonly name: LeaseName;
   readonly #shared: Shared;
   readonly proposer: Proposer;
@@ -68,6 +61,10 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
   readonly #acquiring: Acquiring;
   readonly #forcing: Forcing;
   readonly #parking: Parking;
+  readonly #standing: Standing;
+  readonly #hints: Hints;
+  readonly #moves: Moves;
+  readonly #renewal: Renewal;
   /** Null: nobody wants this lease any more. */
   desired: LeaseDesired | null = null;
   /** Taken by command (`lock`, `job`): given up with the daemon's connection. */
@@ -84,17 +81,6 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
   /** The wall clock stepped: closed until one renewal is through. */
   isWallHold = false;
   #isFencing = false;
-  /** The voters do not grant what the wanted profile needs. */
-  #isTooLong = false;
-  #renewMs = 0;
-  #holdOffMs = 0;
-  #holdOffWhy = '';
-  #learnMs = Infinity;
-  #autoMoveMs = 0;
-  /** Moves of the last hour, from whatever host and for whatever reason: all candidates see the same. */
-  #moves: number[] = [];
-  #tenure: { readonly epoch: Epoch; readonly host: HostId } | null = null;
-  hint: Hint | null = null;
 
   constructor(name: LeaseName, shared: Shared) {
     this.name = name;
@@ -105,6 +91,10 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     this.#candidacy = new Candidacy(shared.random, () =>
       Math.max(0, this.desired?.candidates.indexOf(shared.self) ?? 0),
     );
+    this.#standing = new Standing(this, shared);
+    this.#hints = new Hints(this, shared);
+    this.#moves = new Moves(this, shared);
+    this.#renewal = new Renewal(shared, this.proposer);
     this.#acquiring = new Acquiring(name, this.proposer);
     this.#forcing = new Forcing(this, this.#candidacy);
     this.#parking = new Parking(this, shared, this.proposer, this.#candidacy);
@@ -157,7 +147,7 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     }
     this.#take(desired);
     if (before === null) this.#candidacy.start(turn.authorityMs);
-    else if (this.#holdOffWhy !== '' && isChanged(before, desired)) this.#endHoldOff();
+    else this.#standing.onWish(before, desired);
     const isTrying = this.proposer.purpose === 'acquire' && !this.isParked && !this.#forcing.isOn;
     if (isTrying && this.whyNotHere() !== '') this.proposer.cancel();
   }
@@ -171,21 +161,9 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     this.gate.hasTraffic = desired.gate !== null && desired.traffic.length > 0;
   }
 
-  /**
-   * The wanted profile, when the voters grant so long an exclusion. Until they do, what is held (and what has no gate, so
-   * that the planner can make them) goes on under the longest that fits; nothing else is taken under a shorter one.
-   */
   #takeProfile(): void {
-    const { desired } = this;
-    if (!desired) return;
-    const ttlMsMax = this.#shared.electorate?.ttlMsMax ?? Infinity;
-    let profile = profiles[desired.profile];
-    this.#isTooLong = profile.exclusionMs > ttlMsMax;
-    if (this.#isTooLong) {
-      profile = profiles.fast;
-      for (const each of [profiles.wan, profiles.fenced])
-        if (each.exclusionMs <= ttlMsMax) profile = each;
-    }
+    if (!this.desired) return;
+    const profile = this.#standing.profileOf(this.desired);
     this.proposer.profile = profile;
     this.gate.profile = profile;
   }
@@ -196,6 +174,14 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
 
   get epoch(): Epoch {
     return this.proposer.epoch;
+  }
+
+  get untilMs(): number {
+    return this.proposer.untilMs;
+  }
+
+  get hint(): Hint | null {
+    return this.#hints.last;
   }
 
   get hasGate(): boolean {
@@ -222,33 +208,24 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     return this.#mustEmpty && this.gate.hasGate && !this.isGateEmpty;
   }
 
+  get isGiving(): boolean {
+    return this.handovers.isGiving;
+  }
+
   get isGateFailed(): boolean {
     return this.gate.state === 'failed';
   }
 
   others(): readonly HostId[] {
-    return this.desired?.candidates.filter((host) => host !== this.#shared.self) ?? [];
+    return this.#standing.others();
   }
 
-  /** A frozen environment or host moves nothing by itself; what is taken by command somebody asked for. */
   get isFrozen(): boolean {
-    const isAllFrozen = this.#shared.desired?.isFrozen === true && !this.isByCommand;
-    return isAllFrozen || this.desired?.isFrozen === true;
+    return this.#standing.isFrozen;
   }
 
   whyNotHere(): string {
-    const { desired } = this;
-    const shared = this.#shared;
-    if (!desired) return 'it is not wanted here';
-    if (shared.desired?.isWitness) return 'this host is a witness';
-    if (!desired.candidates.includes(shared.self)) return 'this host is no candidate';
-    if (!desired.mayAcquire) return desired.why === '' ? 'this host may not' : desired.why;
-    if (this.isFrozen) return 'frozen';
-    if (this.#holdOffMs > 0) return this.#holdOffWhy;
-    if (this.#isTooLong && this.gate.hasGate)
-      return `its profile ${desired.profile} needs voters that grant ${profiles[desired.profile].exclusionMs} ms`;
-    if (this.gate.state === 'failed') return 'its gate could not be emptied';
-    return '';
+    return this.#standing.whyNot();
   }
 
   newId(): string {
@@ -280,13 +257,12 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     let next = Math.min(this.proposer.nextMs(), this.handovers.nextMs());
     next = Math.min(next, this.isParked ? this.gate.pauseEndMs() : this.gate.nextMs());
     if (this.isHolding) {
-      next = Math.min(next, this.proposer.untilMs, this.#learnMs);
+      next = Math.min(next, this.proposer.untilMs, this.#hints.tellMs);
       if (this.proposer.purpose !== 'park' && this.gate.state !== 'failed')
-        next = Math.min(next, this.#renewMs);
-      if (this.#wantsMove()) next = Math.min(next, this.#autoMoveMs);
+        next = Math.min(next, this.#renewal.dueMs);
+      next = Math.min(next, this.#moves.nextMs());
     } else next = Math.min(next, this.#acquiring.nextMs(), this.#forcing.nextMs());
-    if (this.#holdOffMs > 0) next = Math.min(next, this.#holdOffMs);
-    next = Math.min(next, this.#parking.nextMs());
+    next = Math.min(next, this.#standing.nextMs(), this.#parking.nextMs());
     return Math.min(next, this.#nextTryMs());
   }
 
@@ -374,49 +350,15 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
       this.handovers.giveUp('unwanted', this.newId(), 'nobody wants it any more', null, turn);
     const isStuck = this.gate.state === 'failed';
     if (proposer.purpose !== 'park' && this.isRenewalDue(turn) && !isStuck) {
-      this.#renewSoon(turn);
+      this.#renewal.next(turn);
       proposer.renew(electorate, shared.session, turn);
     }
-    if (turn.authorityMs >= this.#learnMs) this.#tellLearn('active', this.others(), turn);
-    if (this.#wantsMove() && turn.authorityMs >= this.#autoMoveMs) this.#moveAway(turn);
+    if (turn.authorityMs >= this.#hints.tellMs) this.#hints.tell('active', this.others(), turn);
+    this.#moves.settle(turn);
   }
 
-  /** Failing probes, or a daemon that stays away, where the lease says so: only ever a handover, and only to who is ready. */
-  #wantsMove(): boolean {
-    const { desired } = this;
-    const shared = this.#shared;
-    if (!desired || this.isFrozen || this.handovers.isGiving || !this.isHolding) return false;
-    if (desired.gate === null || desired.candidates.length < 2) return false;
-    if ((shared.desired?.failingProbes.length ?? 0) > 0) return true;
-    return desired.onDaemonDown === 'move' && shared.daemonGoneMs < foreverMs;
-  }
-
-  #moveAway(turn: Turn): void {
-    const shared = this.#shared;
-    const probes = shared.desired?.failingProbes ?? [];
-    if (probes.length === 0 && turn.authorityMs < shared.daemonGoneMs + agentLimits.daemonGoneMs) {
-      this.#autoMoveMs = shared.daemonGoneMs + agentLimits.daemonGoneMs;
-      return;
-    }
-    this.#autoMoveMs = turn.authorityMs + agentLimits.autoMoveMs;
-    this.#moves = this.#moves.filter((atMs) => turn.authorityMs - atMs < 3_600_000);
-    if (this.#moves.length >= agentLimits.autoMovesPerHourMax) {
-      const text = `it moved ${this.#moves.length} times within an hour and stays`;
-      turn.event('lease.flapping', 'alarm', this.name, text);
-      this.#autoMoveMs = this.#moves[0]! + 3_600_000;
-      return;
-    }
-    const why = probes.length > 0 ? `failing: ${probes.join(', ')}` : 'the daemon is gone';
+  moveAway(why: string, turn: Turn): void {
     this.handovers.give(this.newId(), null, why, null, turn);
-  }
-
-  #noteTenure(host: HostId, epoch: Epoch, turn: Turn): void {
-    const before = this.#tenure;
-    if (before && epoch <= before.epoch) return;
-    this.#tenure = { host, epoch };
-    if (!before || before.host === host) return;
-    this.#moves.push(turn.authorityMs);
-    if (this.#moves.length > agentLimits.autoMovesPerHourMax) this.#moves.shift();
   }
 
   released(kind: GivingKind, successor: HostId | null, why: string, turn: Turn): void {
@@ -430,32 +372,16 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     const entry = kind === 'handover' || kind === 'start-failed' ? what[kind] : 'released';
     this.#history.add(entry, epoch, turn.self, why, turn.authorityMs);
     turn.event(`lease.${entry}`, kind === 'start-failed' ? 'warn' : 'info', this.name, why);
-    this.#tellLearn('released', this.others(), turn);
-    if (kind === 'handover') this.#holdOff(agentLimits.handoverHoldOffMs, 'handed over', turn);
-    // What was taken by command is asked for again only when somebody wants it.
-    if (kind === 'release' && !this.isByCommand)
-      this.#holdOff(agentLimits.releaseHoldOffMs, 'released', turn);
-    if (kind === 'start-failed')
-      this.#holdOff(agentLimits.startFailedHoldOffMs, `it did not start here: ${why}`, turn);
+    this.#hints.tell('released', this.others(), turn);
+    this.#standing.onReleased(kind, why, turn);
     if (this.isByCommand) this.desired = null;
-  }
-
-  #holdOff(forMs: number, why: string, turn: Turn): void {
-    this.#holdOffMs = turn.authorityMs + forMs;
-    this.#holdOffWhy = why;
-  }
-
-  #endHoldOff(): void {
-    this.#shared.isWatchDue = true;
-    this.#holdOffMs = 0;
-    this.#holdOffWhy = '';
   }
 
   // ---- Trying ---------------------------------------------------------------------------------------------------------------
 
   #try(turn: Turn): void {
-    if (this.#holdOffMs > 0 && turn.authorityMs >= this.#holdOffMs) {
-      this.#endHoldOff();
+    if (turn.authorityMs >= this.#standing.nextMs()) {
+      this.#standing.endHoldOff();
       this.#candidacy.afterTurn(turn.authorityMs);
     }
     if (turn.authorityMs >= this.#acquiring.nextMs()) {
@@ -503,13 +429,12 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     this.isParked = false;
     this.#forcing.onAcquired();
     this.isHolding = true;
-    this.#noteTenure(turn.self, this.epoch, turn);
     this.heldBySession = shared.session;
     this.#candidacy.won();
-    this.#autoMoveMs = turn.authorityMs + agentLimits.autoMoveMs;
+    this.#moves.onAcquired(this.epoch, turn);
     this.#parking.onUnparked(turn);
-    this.#renewSoon(turn);
-    this.hint = null;
+    this.#renewal.next(turn);
+    this.#hints.forget();
     const what = wasForced ? 'forced' : 'acquired';
     this.#history.add(what, this.epoch, turn.self, '', turn.authorityMs);
     turn.event(`lease.${what}`, 'info', this.name, `epoch ${this.epoch}`);
@@ -525,26 +450,12 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
       });
     }
     const peers = shared.desired?.peers.map((peer) => peer.host) ?? [];
-    this.#tellLearn('active', peers, turn);
+    this.#hints.tell('active', peers, turn);
     this.handovers.active(this.epoch, turn);
   }
 
-  /** One chance for all leases that are renewed together, so that they stay together. */
-  #renewSoon(turn: Turn): void {
-    const shared = this.#shared;
-    if (shared.renewedAtMs !== turn.authorityMs) {
-      shared.renewedAtMs = turn.authorityMs;
-      shared.renewFactor = 0.9 + 0.2 * shared.random.next();
-    }
-    this.#renewMs = turn.authorityMs + this.proposer.profile.renewMs * shared.renewFactor;
-  }
-
-  /** Also when another lease is being renewed and this one would be soon: they share frames from then on. */
   isRenewalDue(turn: Turn): boolean {
-    if (!this.isHolding || this.#shared.electorate === null) return false;
-    const isShared = this.#shared.renewedAtMs === turn.authorityMs;
-    const earlyMs = isShared ? agentLimits.renewEarlyShare * this.proposer.profile.renewMs : 0;
-    return turn.authorityMs >= this.#renewMs - earlyMs;
+    return this.isHolding && this.#shared.electorate !== null && this.#renewal.isDue(turn);
   }
 
   onFenced(epoch: Epoch, isFenced: boolean, turn: Turn): void {
@@ -592,11 +503,8 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
       this.#onOwnPark(from, message, turn);
       return;
     }
-    if (message.state === 'active') this.#noteTenure(owner.host, epoch, turn);
-    if (this.hint === null || epoch >= this.hint.epoch) {
-      const { state } = message;
-      this.hint = { owner, epoch, state, untilMs: turn.authorityMs + message.remainMs };
-    }
+    if (message.state === 'active') this.#moves.noteTenure(owner.host, epoch, turn);
+    this.#hints.onLearn(message, turn);
     if (message.state === 'released') {
       this.#onOpening(epoch, turn);
       return;
@@ -641,24 +549,14 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
 
   onExpired(message: Expired, turn: Turn): void {
     this.proposer.sawEpoch(message.epoch);
-    if (this.hint && message.epoch >= this.hint.epoch && this.hint.state === 'active')
-      this.hint = { ...this.hint, state: 'released' };
+    this.#hints.onExpired(message);
     this.#onOpening(message.epoch, turn);
   }
 
   #onOpening(epoch: Epoch, turn: Turn): void {
     if (this.isHolding || this.isParked || this.proposer.purpose !== null) return;
-    if (this.hint && epoch < this.hint.epoch) return;
+    if (this.#hints.isPast(epoch)) return;
     this.#candidacy.opened(epoch, turn.authorityMs);
-  }
-
-  #tellLearn(state: Learn['state'], to: readonly HostId[], turn: Turn): void {
-    this.#learnMs = state === 'active' ? turn.authorityMs + agentLimits.learnIntervalMs : Infinity;
-    const remainMs = Math.max(0, this.proposer.untilMs - turn.authorityMs);
-    const owner = { host: turn.self, session: this.#shared.session };
-    const { name, env, epoch } = this;
-    const message: Learn = { kind: 'learn', env, name, owner, epoch, remainMs, state };
-    for (const host of to) if (host !== turn.self) turn.send(host, message);
   }
 
   // ---- Messages -------------------------------------------------------------------------------------------------------------
@@ -697,7 +595,7 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
   onElectorate(turn: Turn): void {
     this.#takeProfile();
     this.proposer.cancel();
-    this.#renewMs = 0;
+    this.#renewal.dueMs = 0;
     if (!this.isHolding) this.#candidacy.turnAtLatest(turn.authorityMs);
   }
 
@@ -713,7 +611,7 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
   onWall(turn: Turn): void {
     if (!this.isHolding) return;
     this.isWallHold = true;
-    this.#renewMs = turn.authorityMs;
+    this.#renewal.dueMs = turn.authorityMs;
   }
 
   // ---- Parking --------------------------------------------------------------------------------------------------------------
@@ -737,7 +635,7 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     this.#history.add('parked', this.epoch, turn.self, '', turn.authorityMs);
     turn.event('lease.parked', 'info', this.name, `epoch ${this.epoch}`);
     const peers = this.#shared.desired?.peers.map((peer) => peer.host) ?? [];
-    this.#tellLearn('parked', peers, turn);
+    this.#hints.tell('parked', peers, turn);
     this.#parking.onParked(turn);
   }
 
@@ -746,14 +644,14 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
     this.isParked = false;
     this.isHolding = true;
     // The voters keep the park until somebody with a deadline renews.
-    this.#renewMs = turn.authorityMs;
+    this.#renewal.dueMs = turn.authorityMs;
     this.#parking.onUnparked(turn);
     turn.event('lease.unparked', 'info', this.name, `epoch ${this.epoch}`);
-    this.#tellLearn('active', this.others(), turn);
+    this.#hints.tell('active', this.others(), turn);
   }
 
   renewNow(turn: Turn): void {
-    this.#renewMs = turn.authorityMs;
+    this.#renewal.dueMs = turn.authorityMs;
   }
 
   // ---- Commands -------------------------------------------------------------------------------------------------------------
@@ -783,14 +681,13 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
   #refuseAcquire(turn: Turn, other: Owner | null): void {
     this.desired = null;
     this.proposer.cancel();
-    const hinted = this.hint?.state === 'active' ? this.hint.owner.host : null;
-    this.#acquiring.refuse(other, hinted, turn);
+    this.#acquiring.refuse(other, this.#hints.holder, turn);
   }
 
   /** An operator declared the owner dead: after the longest authority its park is passed over. */
   force(command: number, waitMs: number, turn: Turn): void {
     this.#forcing.begin(command, waitMs, turn);
-    this.#endHoldOff();
+    this.#standing.endHoldOff();
   }
 
   // ---- For people -------------------------------------------------------------------------------------------------------------
@@ -819,22 +716,11 @@ export class LeaseAgent implements HandoverHost, ParkingHost, ForcingHost {
       epoch: this.epoch,
       untilMs: this.isHolding ? this.proposer.untilMs : null,
       gate: this.gate,
-      hint: this.hint,
+      hint: this.#hints.last,
       seen,
       history: this.#history,
       now,
       wallMs,
     });
   }
-}
-
-/** A new wish ends what held an attempt off. */
-function isChanged(a: LeaseDesired, b: LeaseDesired): boolean {
-  return (
-    a.mayAcquire !== b.mayAcquire ||
-    a.why !== b.why ||
-    a.gate !== b.gate ||
-    a.candidates.length !== b.candidates.length ||
-    a.candidates.some((host, index) => host !== b.candidates[index])
-  );
 }

@@ -33,6 +33,7 @@ const seat = 'daemon/lease/seat.ts';
 const proposer = 'daemon/lease/proposer.ts';
 const core = 'daemon/lease/core.ts';
 const agent = 'daemon/lease/agent.ts';
+const standing = 'daemon/lease/standing.ts';
 const gate = 'daemon/lease/gate.ts';
 const chain = 'daemon/lease/chain.ts';
 const chainVoter = 'daemon/lease/chain-voter.ts';
@@ -490,7 +491,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'frozen-still-acquires',
     breaks: 'I19: frozen means no acquisition',
-    file: agent,
+    file: standing,
     edits: [{ find: "if (this.isFrozen) return 'frozen';", replace: '' }],
     falls: ['I19'],
     hunt: { count: 100, options: { acts: ['freeze', 'switch'], actEveryMs: 700 } },
