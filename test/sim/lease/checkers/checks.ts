@@ -273,6 +273,8 @@ export class Checks {
     now: Instant,
     event: CoreEvent | null,
   ): void {
+    if (event?.kind === 'message' && event.message.kind === 'accept')
+      if (event.message.purpose === 'acquire') this.#mayBeGranted(machine, event.message);
     // What this host asks of itself is answered last.
     this.#onSends(machine, effects, now, false);
     this.#onSends(machine, effects, now, true);
@@ -347,7 +349,6 @@ export class Checks {
     if (ballot.counter < acceptor.promised)
       throw new Breach('I7', `h${index} accepts ballot ${ballot.counter} below its promise`);
     acceptor.promised = ballot.counter;
-    if (message.purpose === 'acquire' && !this.#isLateAnswer) this.#mayBeGranted(machine, message);
     this.#observe(machine, message.name, now, message);
   }
 
@@ -405,16 +406,17 @@ export class Checks {
           };
   }
 
-  /** I21 */
-  #mayBeGranted(machine: Machine, message: Accepted): void {
+  /** I21: judged when it is granted, not when it is said. */
+  #mayBeGranted(machine: Machine, message: Accept): void {
     const lease = this.#desired[machine.index]?.leases.find(({ name }) => name === message.name);
-    const { host } = message.ballot;
+    const { host, session, counter } = message.ballot;
     if (lease === undefined || lease.candidates.includes(host)) return;
     const book = this.#book(message.name);
-    // Said again: it was granted when the host was one.
-    const record = book.acceptors[machine.index]?.record;
-    if (record?.session === message.ballot.session && record.counter >= message.ballot.counter)
-      return;
+    // Granted before, when the host was one.
+    const record = book.acceptors[machine.index]?.record ?? null;
+    if (record?.session === session && record.counter >= counter) return;
+    const seat = seatOf(this.#world.core(machine.index).volatileState(), message.name);
+    if (seat?.granted?.session !== session || seat.granted.counter !== counter) return;
     // It comes back for what it parked.
     const index = this.#world.indexOf(host);
     if (book.parkedBy === index || book.isUnparking[index] === true) return;
