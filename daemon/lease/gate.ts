@@ -428,6 +428,9 @@ export class Gate {
   }
 
   #askAgain(turn: Turn): void {
+    // Killed between remembering and acting: what was to be cut may not have been.
+    if (this.hasTraffic && (this.state === 'freezing' || this.state === 'clearing'))
+      turn.push({ kind: 'traffic', name: this.name, untilMs: null });
     if (this.state === 'opening') this.#act(turn, 'thaw');
     else if (this.state === 'freezing') this.#act(turn, 'freeze');
     else if (this.state === 'clearing') {
