@@ -210,7 +210,7 @@ export interface DesiredInstance {
   readonly health?: HealthCheck;
   readonly dependsOn: readonly Dependency[];
   readonly stopGraceMs: number;
-  /** False: present but stopped. */
+  /** False: present but stopped. An exclusive one that is enabled runs while its gate is open, and only then. */
   readonly isEnabled: boolean;
   /** 'unless-stopped' for work that may run twice. */
   readonly restart: 'unless-stopped' | 'no';

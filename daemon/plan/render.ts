@@ -199,10 +199,15 @@ function renderInstance(
       }),
     ),
   ).slice(0, 16);
-  if (lease === null) return { ...shape, isEnabled: service.isEnabled, spec };
-  const epoch = input.held.get(lease.lease) ?? null;
-  const isEnabled = service.isEnabled && epoch !== null;
-  return { ...shape, exclusive: { ...lease, epoch }, isEnabled, spec };
+  const { isEnabled } = service;
+  if (lease === null) return { ...shape, isEnabled, spec };
+  // Not "enabled here": its gate says that, and opens before a view can say so.
+  return {
+    ...shape,
+    exclusive: { ...lease, epoch: input.held.get(lease.lease) ?? null },
+    isEnabled,
+    spec,
+  };
 }
 
 function resolveRef(
@@ -277,6 +282,7 @@ function renderRoutes(
     .toSorted((a, b) => compareText(a.name, b.name))
     .map((service) => {
       const live = byService.get(service.name) ?? [];
+      // Not ahead of the start: packets to an address where nobody is yet wait for a second for their neighbour.
       const targets = targetsOf(live.filter((instance) => instance.isRunning));
       const own = live.filter((instance) => instance.host === input.self.id);
       const inbound = addressesOf(

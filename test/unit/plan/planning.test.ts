@@ -304,22 +304,18 @@ describe('what is exclusive', () => {
   const states = (world: World) =>
     world.planning
       .view('10.0.0.9', 0)
-      ?.instances.map(({ instance, isEnabled, exclusive }) => [
-        instance,
-        isEnabled,
-        exclusive?.epoch ?? null,
-      ]);
+      ?.instances.map(({ instance, exclusive }) => [instance, exclusive?.epoch ?? null]);
 
   test('[trellis:P8] is made ready on every candidate, and runs where the lease is held', () => {
     for (const self of [lowest, second]) {
       const world = new World([db()], self);
       expect(world.places()).toHaveLength(1);
       world.planning.evaluate(0);
-      expect(states(world)).toEqual([['s0-0', false, null]]);
+      expect(states(world)).toEqual([['s0-0', null]]);
       world.holders.set(lease, { host: self, epoch: 4 });
-      expect(states(world)).toEqual([['s0-0', false, null]]);
+      expect(states(world)).toEqual([['s0-0', null]]);
       world.held.set(lease, 4);
-      expect(states(world)).toEqual([['s0-0', true, 4]]);
+      expect(states(world)).toEqual([['s0-0', 4]]);
     }
   });
 
@@ -330,7 +326,7 @@ describe('what is exclusive', () => {
     world.live(lowest, 'dead');
     for (const at of [0, 10_000, 600_000]) world.planning.evaluate(at);
     expect(world.planning.own().map(({ host }) => host)).toEqual([second]);
-    expect(states(world)).toEqual([['s0-0', false, null]]);
+    expect(states(world)).toEqual([['s0-0', null]]);
     expect(world.events).toEqual([]);
     world.report(second, [instance(db())]);
     expect(world.planning.effective()[0]?.host).toBe(home);

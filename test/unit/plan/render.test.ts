@@ -189,7 +189,8 @@ describe('what runs under a lease', () => {
   test('[trellis:P8] waits in its gate until the lease is held here', () => {
     const gate = `trellis-x-cccccccc-${serviceId(0).slice(0, 12)}-${hostId(0).slice(0, 6)}`;
     expect(view([spec]).instances[0]).toMatchObject({
-      isEnabled: false,
+      // It is started when its gate opens, which is before a view can say that the lease is held.
+      isEnabled: true,
       restart: 'no',
       exclusive: { lease, gate, leaseDir: `/run/t/guard/lease/${gate}`, epoch: null },
     });
