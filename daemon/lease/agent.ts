@@ -4,15 +4,16 @@
  * Events record facts; `settle` then compares every deadline with the clock and drives the parts: proposer, gate, handover.
  */
 import type { HostId } from '../../crdt/ids.ts';
-import { Acquiring } from './acquiring.ts';
 import type { AcquireWish } from './acquiring.ts';
-import { Candidacy } from './candidacy.ts';
+import type { Candidacy } from './candidacy.ts';
+import { Candidate } from './candidate.ts';
+import type { CandidateHost } from './candidate.ts';
+import { Contents } from './contents.ts';
+import type { ContentsHost } from './contents.ts';
 import type { GateResult } from './core-api.ts';
-import { Forcing } from './forcing.ts';
-import type { ForcingHost } from './forcing.ts';
 import { Gate } from './gate.ts';
-import type { GateMemory, GateWish } from './gate.ts';
-import type { LeaseDesired, LeaseState, LeaseStatus } from './guard-api.ts';
+import type { GateMemory } from './gate.ts';
+import type { LeaseDesired, LeaseStatus } from './guard-api.ts';
 import { Handovers } from './handover.ts';
 import type { GivingKind, HandoverHost } from './handover.ts';
 import { Hints } from './hints.ts';
@@ -21,6 +22,8 @@ import type { Expired, Handover, Learn, PromiseReply, Accepted, Reject } from '.
 import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
 import { Moves } from './moves.ts';
 import type { MovingHost } from './moves.ts';
+import { News } from './news.ts';
+import type { NewsHost } from './news.ts';
 import { Parking } from './parking.ts';
 import type { ParkingHost } from './parking.ts';
 import { profiles } from './profiles.ts';
@@ -30,8 +33,8 @@ import { Renewal } from './renewal.ts';
 import type { Shared } from './shared.ts';
 import { Standing } from './standing.ts';
 import type { StandingHost } from './standing.ts';
-import { History, leaseStatus } from './status.ts';
-import type { Hint, Seen } from './status.ts';
+import { leaseStatus } from './status.ts';
+import type { Seen } from './status.ts';
 import type { Turn } from './turn.ts';
 
 /** As `volatile()` gives it. */
@@ -49,20 +52,28 @@ export interface AgentState {
 }
 
 export class LeaseAgent
-  implements HandoverHost, ParkingHost, ForcingHost, HintedHost, MovingHost, StandingHost
+  implements
+    CandidateHost,
+    ContentsHost,
+    HandoverHost,
+    HintedHost,
+    MovingHost,
+    NewsHost,
+    ParkingHost,
+    StandingHost
 {
   readonly name: LeaseName;
   readonly #shared: Shared;
   readonly proposer: Proposer;
   readonly gate: Gate;
   readonly handovers: Handovers;
-  readonly #history = new History();
+  readonly standing: Standing;
+  readonly hints: Hints;
+  readonly #contents: Contents;
+  readonly #candidate: Candidate;
   readonly #candidacy: Candidacy;
-  readonly #acquiring: Acquiring;
-  readonly #forcing: Forcing;
+  readonly #news: News;
   readonly #parking: Parking;
-  readonly #standing: Standing;
-  readonly #hints: Hints;
   readonly #moves: Moves;
   readonly #renewal: Renewal;
   /** Null: nobody wants this lease any more. */
@@ -73,14 +84,6 @@ export class LeaseAgent
   isParked = false;
   /** `nextMs` as of the last `settle`; the core's. */
   dueMs = -Infinity;
-  heldBySession = '';
-  /** What is inside ran under a tenure that is over, and somebody else may have come between. */
-  #mustEmpty = false;
-  /** Acquired by the same session with nobody in between: what is frozen may go on. */
-  #isResumable = false;
-  /** The wall clock stepped: closed until one renewal is through. */
-  isWallHold = false;
-  #isFencing = false;
 
   constructor(name: LeaseName, shared: Shared) {
     this.name = name;
@@ -88,15 +91,14 @@ export class LeaseAgent
     this.proposer = new Proposer(name, profiles.fast, shared.ballots);
     this.gate = new Gate(name, profiles.fast);
     this.handovers = new Handovers(this);
-    this.#candidacy = new Candidacy(shared.random, () =>
-      Math.max(0, this.desired?.candidates.indexOf(shared.self) ?? 0),
-    );
-    this.#standing = new Standing(this, shared);
-    this.#hints = new Hints(this, shared);
+    this.standing = new Standing(this, shared);
+    this.hints = new Hints(this, shared);
     this.#moves = new Moves(this, shared);
     this.#renewal = new Renewal(shared, this.proposer);
-    this.#acquiring = new Acquiring(name, this.proposer);
-    this.#forcing = new Forcing(this, this.#candidacy);
+    this.#contents = new Contents(this, this.gate);
+    this.#candidate = new Candidate(this, shared);
+    this.#candidacy = this.#candidate.candidacy;
+    this.#news = new News(this, shared);
     this.#parking = new Parking(this, shared, this.proposer, this.#candidacy);
   }
 
@@ -107,8 +109,7 @@ export class LeaseAgent
     this.gate.resume(state.gate);
     this.isHolding = state.isHolding;
     this.isParked = state.isParked;
-    this.heldBySession = state.heldBySession;
-    this.#mustEmpty = state.mustEmpty;
+    this.#contents.resume(state.heldBySession, state.mustEmpty);
     this.isByCommand = state.isByCommand;
     if (state.desired) this.#take(state.desired);
   }
@@ -121,7 +122,7 @@ export class LeaseAgent
       isHolding: this.isHolding,
       isParked: this.isParked,
       heldBySession: this.heldBySession,
-      mustEmpty: this.#mustEmpty,
+      mustEmpty: this.#contents.mustEmpty,
       isByCommand: this.isByCommand,
       desired: this.isIdle ? null : this.desired,
     };
@@ -134,7 +135,7 @@ export class LeaseAgent
       !this.isParked &&
       !this.handovers.isGiving &&
       !this.handovers.isAwaited &&
-      (!this.gate.hasGate || (this.gate.isEmpty && this.gate.state === 'closed'))
+      (!this.gate.hasGate || this.isGateEmpty)
     );
   }
 
@@ -147,8 +148,9 @@ export class LeaseAgent
     }
     this.#take(desired);
     if (before === null) this.#candidacy.start(turn.authorityMs);
-    else this.#standing.onWish(before, desired);
-    const isTrying = this.proposer.purpose === 'acquire' && !this.isParked && !this.#forcing.isOn;
+    else this.standing.onWish(before, desired);
+    const isTrying =
+      this.proposer.purpose === 'acquire' && !this.isParked && !this.#candidate.isForced;
     if (isTrying && this.whyNotHere() !== '') this.proposer.cancel();
   }
 
@@ -163,7 +165,7 @@ export class LeaseAgent
 
   #takeProfile(): void {
     if (!this.desired) return;
-    const profile = this.#standing.profileOf(this.desired);
+    const profile = this.standing.profileOf(this.desired);
     this.proposer.profile = profile;
     this.gate.profile = profile;
   }
@@ -176,14 +178,6 @@ export class LeaseAgent
     return this.proposer.epoch;
   }
 
-  get untilMs(): number {
-    return this.proposer.untilMs;
-  }
-
-  get hint(): Hint | null {
-    return this.#hints.last;
-  }
-
   get hasGate(): boolean {
     return this.gate.hasGate;
   }
@@ -193,23 +187,22 @@ export class LeaseAgent
   }
 
   get isGateEmpty(): boolean {
-    return this.gate.isEmpty && this.gate.state === 'closed';
+    return this.#contents.isGone;
   }
 
   /** It waits for its turn, or has to hear whether what is left inside its gate belongs to somebody else by now. */
   get hasToHear(): boolean {
     if (this.isHolding || this.isParked) return false;
-    const hasRemains = this.gate.hasGate && !this.gate.isEmpty && this.gate.epoch > 0;
-    return hasRemains || this.whyNotHere() === '';
+    return this.#contents.hasRemains || this.whyNotHere() === '';
   }
 
   /** What ran here has no right to any more, and is not gone yet. */
   get isOusted(): boolean {
-    return this.#mustEmpty && this.gate.hasGate && !this.isGateEmpty;
+    return this.#contents.isOusted;
   }
 
-  get isGiving(): boolean {
-    return this.handovers.isGiving;
+  get heldBySession(): string {
+    return this.#contents.session;
   }
 
   get isGateFailed(): boolean {
@@ -217,15 +210,15 @@ export class LeaseAgent
   }
 
   others(): readonly HostId[] {
-    return this.#standing.others();
+    return this.standing.others();
   }
 
   get isFrozen(): boolean {
-    return this.#standing.isFrozen;
+    return this.standing.isFrozen;
   }
 
   whyNotHere(): string {
-    return this.#standing.whyNot();
+    return this.standing.whyNot();
   }
 
   newId(): string {
@@ -248,7 +241,7 @@ export class LeaseAgent
     this.handovers.settle(turn);
     this.#parking.settle(turn);
     if (this.isHolding) this.#keepUp(turn);
-    else if (!this.isParked) this.#try(turn);
+    else if (!this.isParked) this.#candidate.settle(turn);
     this.#driveGate(turn);
   }
 
@@ -257,12 +250,12 @@ export class LeaseAgent
     let next = Math.min(this.proposer.nextMs(), this.handovers.nextMs());
     next = Math.min(next, this.isParked ? this.gate.pauseEndMs() : this.gate.nextMs());
     if (this.isHolding) {
-      next = Math.min(next, this.proposer.untilMs, this.#hints.tellMs);
+      next = Math.min(next, this.proposer.untilMs, this.hints.tellMs);
       if (this.proposer.purpose !== 'park' && this.gate.state !== 'failed')
         next = Math.min(next, this.#renewal.dueMs);
       next = Math.min(next, this.#moves.nextMs());
-    } else next = Math.min(next, this.#acquiring.nextMs(), this.#forcing.nextMs());
-    next = Math.min(next, this.#standing.nextMs(), this.#parking.nextMs());
+    } else next = Math.min(next, this.#candidate.commandMs());
+    next = Math.min(next, this.standing.nextMs(), this.#parking.nextMs());
     return Math.min(next, this.#nextTryMs());
   }
 
@@ -271,34 +264,12 @@ export class LeaseAgent
     if (this.#parking.isParking) return purpose === 'park' ? Infinity : this.#candidacy.dueMs;
     if (purpose !== null || !this.#shared.electorate || this.isHolding) return Infinity;
     if (this.isParked) return this.#parking.isUnparking ? this.#candidacy.dueMs : Infinity;
-    if (this.#forcing.isOn) return Math.max(this.#candidacy.dueMs, this.#forcing.atMs);
-    return this.whyNotHere() === '' ? this.#candidacy.dueMs : Infinity;
+    return this.#candidate.nextMs();
   }
 
   #driveGate(turn: Turn): void {
-    const { gate, proposer } = this;
-    const untilMs = this.isHolding ? proposer.untilMs : 0;
-    gate.settle(turn, this.#wish(), proposer.epoch, untilMs, this.#isResumable);
-    if (this.#mustEmpty && this.isGateEmpty) this.#mustEmpty = false;
-    if (this.isHolding && gate.isOpen) {
-      this.#acquiring.onOpen(proposer.epoch, turn);
-      this.#forcing.onOpen(proposer.epoch, turn);
-    }
-    // Cleared for a new tenure: what runs from here on belongs to it.
-    if (this.isHolding && gate.isOpen && gate.epoch === proposer.epoch) {
-      this.#isResumable = false;
-      this.#mustEmpty = false;
-    }
-  }
-
-  #wish(): GateWish {
-    const { gate } = this;
-    if (this.isParked) return 'parked';
-    if (this.handovers.wantsEmpty) return 'empty';
-    if (this.isHolding) return this.isWallHold || this.#isFencing ? 'closed' : 'open';
-    if (this.desired === null || this.#mustEmpty) return 'empty';
-    if (gate.state === 'unknown' && gate.onLoss !== 'keep') return 'empty';
-    return 'closed';
+    this.#contents.settle(turn);
+    if (this.isHolding && this.gate.isOpen) this.#candidate.onOpen(this.epoch, turn);
   }
 
   #lose(turn: Turn): void {
@@ -306,13 +277,11 @@ export class LeaseAgent
     this.#shared.isWatchDue = true;
     this.proposer.drop();
     this.handovers.lost(turn);
-    this.#isFencing = false;
-    this.isWallHold = false;
-    this.#history.add('expired', this.epoch, turn.self, 'not renewed in time', turn.authorityMs);
-    turn.event('lease.lost', 'warn', this.name, `epoch ${this.epoch} ran out`);
+    this.#contents.onLost();
+    this.#news.lost(turn);
     this.#candidacy.turn(turn.authorityMs);
     this.#parking.onLost(turn);
-    if (this.isByCommand && !this.#acquiring.isWaiting) this.desired = null;
+    if (this.isByCommand && !this.#candidate.isAwaited) this.desired = null;
   }
 
   /** Every lease of a host that slept or was restored: gone at once. */
@@ -322,8 +291,7 @@ export class LeaseAgent
       this.#lose(turn);
     }
     this.proposer.drop();
-    if (this.isParked) return;
-    if (this.gate.onLoss === 'stop' || this.gate.state === 'unknown') this.#mustEmpty = true;
+    if (!this.isParked) this.#contents.onSlept();
   }
 
   /** New voters were forced while this host was taken for dead: not even a park counts. */
@@ -335,8 +303,7 @@ export class LeaseAgent
       this.#lose(turn);
     }
     this.proposer.drop();
-    this.heldBySession = '';
-    this.#mustEmpty = true;
+    this.#contents.onForcedOut();
   }
 
   // ---- Holding ------------------------------------------------------------------------------------------------------------
@@ -353,53 +320,19 @@ export class LeaseAgent
       this.#renewal.next(turn);
       proposer.renew(electorate, shared.session, turn);
     }
-    if (turn.authorityMs >= this.#hints.tellMs) this.#hints.tell('active', this.others(), turn);
+    if (turn.authorityMs >= this.hints.tellMs) this.hints.tell('active', this.others(), turn);
     this.#moves.settle(turn);
-  }
-
-  moveAway(why: string, turn: Turn): void {
-    this.handovers.give(this.newId(), null, why, null, turn);
   }
 
   released(kind: GivingKind, successor: HostId | null, why: string, turn: Turn): void {
     const { electorate } = this.#shared;
-    const { epoch } = this;
     this.isHolding = false;
     this.#shared.isWatchDue = true;
     if (electorate) this.proposer.release(electorate, successor, turn);
     else this.proposer.drop();
-    const what = { handover: 'handed-over', 'start-failed': 'start-failed' } as const;
-    const entry = kind === 'handover' || kind === 'start-failed' ? what[kind] : 'released';
-    this.#history.add(entry, epoch, turn.self, why, turn.authorityMs);
-    turn.event(`lease.${entry}`, kind === 'start-failed' ? 'warn' : 'info', this.name, why);
-    this.#hints.tell('released', this.others(), turn);
-    this.#standing.onReleased(kind, why, turn);
+    this.#news.released(kind, why, turn);
+    this.standing.onReleased(kind, why, turn);
     if (this.isByCommand) this.desired = null;
-  }
-
-  // ---- Trying ---------------------------------------------------------------------------------------------------------------
-
-  #try(turn: Turn): void {
-    if (turn.authorityMs >= this.#standing.nextMs()) {
-      this.#standing.endHoldOff();
-      this.#candidacy.afterTurn(turn.authorityMs);
-    }
-    if (turn.authorityMs >= this.#acquiring.nextMs()) {
-      this.#refuseAcquire(turn, null);
-      return;
-    }
-    this.#forcing.settle(turn);
-    const shared = this.#shared;
-    if (this.proposer.purpose !== null || !shared.electorate) return;
-    const isAllowed = this.whyNotHere() === '';
-    this.#candidacy.allow(isAllowed, turn.authorityMs);
-    if (turn.authorityMs < this.#candidacy.dueMs) return;
-    if (this.#forcing.isOn ? turn.authorityMs < this.#forcing.atMs : !isAllowed) return;
-    // A gate that is being emptied may still prove that it cannot be.
-    if (this.gate.hasGate && this.gate.onLoss !== 'keep' && this.gate.state === 'unknown') return;
-    const { electorate, session } = shared;
-    const { isOn, victim } = this.#forcing;
-    this.proposer.acquire(electorate, session, isOn, victim, turn);
   }
 
   tryNow(turn: Turn): void {
@@ -408,49 +341,25 @@ export class LeaseAgent
 
   #on(outcome: Outcome, turn: Turn): void {
     if (outcome.kind === 'failed') this.#onFailed(outcome, turn);
-    else if (outcome.purpose === 'renew') this.#onRenewed();
+    else if (outcome.purpose === 'renew') this.#contents.onRenewed();
     else if (outcome.purpose === 'park') this.#onParked(turn);
     else if (outcome.purpose === 'unpark') this.#onResumed(turn);
     else this.#onAcquired(outcome, turn);
   }
 
-  #onRenewed(): void {
-    this.isWallHold = false;
-  }
-
   #onAcquired(outcome: Extract<Outcome, { kind: 'granted' }>, turn: Turn): void {
     const shared = this.#shared;
-    const wasForced = this.#forcing.isOn;
-    const isOurs = outcome.isUninterrupted && this.heldBySession === shared.session;
-    // What had to be cleared and was not is no less foreign because we held the lease in between.
-    this.#isResumable =
-      isOurs && !this.#mustEmpty && (this.gate.onLoss !== 'stop' || this.isParked);
-    if (!this.#isResumable && !this.isGateEmpty) this.#mustEmpty = true;
+    this.#contents.onAcquired(shared.session, outcome.isUninterrupted);
     this.isParked = false;
-    this.#forcing.onAcquired();
     this.isHolding = true;
-    this.heldBySession = shared.session;
-    this.#candidacy.won();
+    const wasForced = this.#candidate.onAcquired();
     this.#moves.onAcquired(this.epoch, turn);
     this.#parking.onUnparked(turn);
     this.#renewal.next(turn);
-    this.#hints.forget();
-    const what = wasForced ? 'forced' : 'acquired';
-    this.#history.add(what, this.epoch, turn.self, '', turn.authorityMs);
-    turn.event(`lease.${what}`, 'info', this.name, `epoch ${this.epoch}`);
-    const { victim } = outcome;
-    if (this.desired?.fence === 'command' && victim && victim.host !== turn.self) {
-      this.#isFencing = true;
-      turn.push({
-        kind: 'fence',
-        name: this.name,
-        how: 'command',
-        victim: victim.host,
-        epoch: this.epoch,
-      });
-    }
-    const peers = shared.desired?.peers.map((peer) => peer.host) ?? [];
-    this.#hints.tell('active', peers, turn);
+    this.hints.forget();
+    this.#news.acquired(wasForced, turn);
+    this.#contents.fence(outcome.victim, turn);
+    this.#news.tellAll('active', turn);
     this.handovers.active(this.epoch, turn);
   }
 
@@ -459,39 +368,18 @@ export class LeaseAgent
   }
 
   onFenced(epoch: Epoch, isFenced: boolean, turn: Turn): void {
-    if (!this.#isFencing || epoch !== this.epoch) return;
-    this.#isFencing = false;
-    if (isFenced) return;
+    if (this.#contents.onFenced(epoch, isFenced)) return;
     turn.event('lease.fence-failed', 'alarm', this.name, 'its fence command failed: not started');
     this.handovers.giveUp('start-failed', this.newId(), 'the fence command failed', null, turn);
   }
 
   #onFailed(outcome: Extract<Outcome, { kind: 'failed' }>, turn: Turn): void {
-    const { purpose, why, other } = outcome;
-    if (purpose === 'park') {
-      this.#parking.onParkFailed(why, turn);
-      return;
-    }
-    if (this.isParked) {
+    const { other } = outcome;
+    if (outcome.purpose === 'park') this.#parking.onParkFailed(outcome.why, turn);
+    else if (this.isParked) {
       this.#parking.onUnparkFailed(outcome, turn);
       if (other !== null && other.host !== turn.self) this.#taken(other, this.epoch + 1, turn);
-      return;
-    }
-    if (purpose !== 'acquire') return;
-    const mustRefuse = this.#acquiring.onFailed(outcome);
-    const { electorate } = this.#shared;
-    // Where something may lie frozen in a gate they are left to lapse: what was not looked at is not known to be empty.
-    if (outcome.isGrantOut && electorate && !this.gate.hasGate)
-      this.proposer.giveBack(electorate, turn);
-    if (mustRefuse) {
-      this.#refuseAcquire(turn, other);
-      return;
-    }
-    if (this.#forcing.isOn && why === 'parked' && other) {
-      this.#forcing.onParked(other, turn);
-      return;
-    }
-    this.#candidacy.failed(outcome, turn.authorityMs);
+    } else if (outcome.purpose === 'acquire') this.#candidate.onFailed(outcome, turn);
   }
 
   // ---- Hints ----------------------------------------------------------------------------------------------------------------
@@ -504,16 +392,14 @@ export class LeaseAgent
       return;
     }
     if (message.state === 'active') this.#moves.noteTenure(owner.host, epoch, turn);
-    this.#hints.onLearn(message, turn);
+    this.hints.onLearn(message, turn);
     if (message.state === 'released') {
-      this.#onOpening(epoch, turn);
+      this.#candidate.onOpening(epoch, turn);
       return;
     }
     this.handovers.onHolder(owner.host, epoch, turn);
     if (!this.isHolding && epoch > this.proposer.heldEpoch) this.#taken(owner, epoch, turn);
-    const isWaiting = !this.isHolding && !this.isParked && this.proposer.purpose === null;
-    if (isWaiting && message.state === 'active')
-      this.#candidacy.held(message.remainMs, turn.authorityMs);
+    this.#candidate.onLearn(message, turn);
   }
 
   /** Somebody else owns it after us: what is left here of our tenure ends. */
@@ -522,15 +408,10 @@ export class LeaseAgent
       this.isParked = false;
       this.#parking.onUnparked(turn);
       this.proposer.drop();
-      turn.event(
-        'lease.taken',
-        'alarm',
-        this.name,
-        `${owner.host} took it by force, epoch ${epoch}`,
-      );
-      this.#mustEmpty = true;
+      this.#news.taken(owner, epoch, turn);
+      this.#contents.evict();
     }
-    if (this.gate.hasGate && !this.isGateEmpty && this.gate.epoch > 0) this.#mustEmpty = true;
+    this.#contents.onTaken();
   }
 
   /** A voter met a park of ours that we know nothing of, because we outlived it. */
@@ -541,7 +422,7 @@ export class LeaseAgent
     if (this.isHolding) return;
     if (this.gate.hasGate && !this.isGateEmpty) {
       // Not before nothing of it is left here; the voters will tell us again.
-      this.#mustEmpty = true;
+      this.#contents.evict();
       return;
     }
     this.proposer.disown(from, electorate, session, message.epoch, turn);
@@ -549,42 +430,19 @@ export class LeaseAgent
 
   onExpired(message: Expired, turn: Turn): void {
     this.proposer.sawEpoch(message.epoch);
-    this.#hints.onExpired(message);
-    this.#onOpening(message.epoch, turn);
-  }
-
-  #onOpening(epoch: Epoch, turn: Turn): void {
-    if (this.isHolding || this.isParked || this.proposer.purpose !== null) return;
-    if (this.#hints.isPast(epoch)) return;
-    this.#candidacy.opened(epoch, turn.authorityMs);
+    this.hints.onExpired(message);
+    this.#candidate.onOpening(message.epoch, turn);
   }
 
   // ---- Messages -------------------------------------------------------------------------------------------------------------
 
-  onPromise(from: HostId, message: PromiseReply, turn: Turn): void {
-    const outcome = this.proposer.onPromise(from, message, turn);
-    if (outcome) this.#on(outcome, turn);
-  }
-
-  onAccepted(from: HostId, message: Accepted, turn: Turn): void {
-    const outcome = this.proposer.onAccepted(from, message, turn);
-    if (outcome) this.#on(outcome, turn);
-  }
-
-  onReject(from: HostId, message: Reject, turn: Turn): void {
-    const outcome = this.proposer.onReject(from, message, turn);
+  onAnswer(from: HostId, message: PromiseReply | Accepted | Reject, turn: Turn): void {
+    const outcome = this.proposer.onAnswer(from, message, turn);
     if (outcome) this.#on(outcome, turn);
   }
 
   onHandover(from: HostId, message: Handover, turn: Turn): void {
-    if (message.step !== 'ask') {
-      this.handovers.onMessage(from, message, turn);
-      return;
-    }
-    const isMember = this.desired?.candidates.includes(message.to) === true;
-    if (!this.isHolding || this.isFrozen || this.handovers.isGiving || !isMember) return;
-    if (message.to === turn.self) return;
-    this.handovers.give(message.id, message.to, message.reason, null, turn);
+    this.handovers.onMessage(from, message, turn);
   }
 
   onGate(token: number, result: GateResult, turn: Turn): void {
@@ -610,7 +468,7 @@ export class LeaseAgent
   /** The wall clock stepped. */
   onWall(turn: Turn): void {
     if (!this.isHolding) return;
-    this.isWallHold = true;
+    this.#contents.onWall();
     this.#renewal.dueMs = turn.authorityMs;
   }
 
@@ -632,10 +490,7 @@ export class LeaseAgent
   #onParked(turn: Turn): void {
     this.isHolding = false;
     this.isParked = true;
-    this.#history.add('parked', this.epoch, turn.self, '', turn.authorityMs);
-    turn.event('lease.parked', 'info', this.name, `epoch ${this.epoch}`);
-    const peers = this.#shared.desired?.peers.map((peer) => peer.host) ?? [];
-    this.#hints.tell('parked', peers, turn);
+    this.#news.parked(turn);
     this.#parking.onParked(turn);
   }
 
@@ -646,8 +501,7 @@ export class LeaseAgent
     // The voters keep the park until somebody with a deadline renews.
     this.#renewal.dueMs = turn.authorityMs;
     this.#parking.onUnparked(turn);
-    turn.event('lease.unparked', 'info', this.name, `epoch ${this.epoch}`);
-    this.#hints.tell('active', this.others(), turn);
+    this.#news.unparked(turn);
   }
 
   renewNow(turn: Turn): void {
@@ -659,66 +513,38 @@ export class LeaseAgent
   /** By command, for as long as the daemon stays connected. */
   acquire(command: number, wish: AcquireWish, turn: Turn): void {
     this.isByCommand = true;
-    this.#acquiring.begin(command, wish, turn);
-    this.tryNow(turn);
+    this.#candidate.acquire(command, wish, turn);
   }
 
-  /**
-   * Whoever asked is gone or has changed its mind. What voters may have granted is given back, unless something may lie in
-   * the gate. False: nobody waits for it.
-   */
+  /** Whoever asked is gone or has changed its mind. False: nobody waits for it. */
   cancelAcquire(turn: Turn): boolean {
-    if (!this.#acquiring.cancel(turn)) return false;
-    if (this.isHolding) return true;
-    this.desired = null;
-    const { electorate } = this.#shared;
-    const isClean = !this.gate.hasGate || this.isGateEmpty;
-    if (electorate && isClean) this.proposer.release(electorate, null, turn);
-    else this.proposer.drop();
-    return true;
+    return this.#candidate.cancel(turn);
   }
 
-  #refuseAcquire(turn: Turn, other: Owner | null): void {
-    this.desired = null;
-    this.proposer.cancel();
-    this.#acquiring.refuse(other, this.#hints.holder, turn);
-  }
-
-  /** An operator declared the owner dead: after the longest authority its park is passed over. */
+  /** An operator declared the owner dead. */
   force(command: number, waitMs: number, turn: Turn): void {
-    this.#forcing.begin(command, waitMs, turn);
-    this.#standing.endHoldOff();
+    this.#candidate.force(command, waitMs, turn);
   }
 
   // ---- For people -------------------------------------------------------------------------------------------------------------
 
-  #state(): LeaseState {
-    if (this.isParked) return 'parked';
-    if (this.isHolding) {
-      if (this.handovers.isStopping) return 'handing-over';
-      if (this.gate.isOpen) return 'active';
-      return this.gate.epoch === this.epoch && !this.gate.isEmpty ? 'frozen' : 'opening';
-    }
-    if (this.proposer.purpose === 'acquire') return 'acquiring';
-    return this.whyNotHere() === '' ? 'waiting' : 'idle';
-  }
-
   /** `seen`: what our own acceptor knows of it. */
   status(now: Instant, wallMs: number, seen: Seen | null): LeaseStatus {
-    const isOurs = this.isHolding || this.isParked;
     return leaseStatus({
       name: this.name,
       desired: this.desired,
-      state: this.#state(),
-      isOurs,
+      isHolding: this.isHolding,
+      isParked: this.isParked,
+      isStopping: this.handovers.isStopping,
+      isAcquiring: this.proposer.purpose === 'acquire',
       whyNotHere: this.whyNotHere(),
       owner: { host: this.#shared.self, session: this.heldBySession },
       epoch: this.epoch,
       untilMs: this.isHolding ? this.proposer.untilMs : null,
       gate: this.gate,
-      hint: this.#hints.last,
+      hint: this.hints.last,
       seen,
-      history: this.#history,
+      history: this.#news.history,
       now,
       wallMs,
     });

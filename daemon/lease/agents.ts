@@ -93,12 +93,10 @@ export class Agents {
   onMessage(from: HostId, message: AgentMessage, turn: Turn): void {
     const agent = this.#byName.get(message.name);
     if (!agent) return;
-    if (message.kind === 'accepted') agent.onAccepted(from, message, turn);
-    else if (message.kind === 'promise') agent.onPromise(from, message, turn);
-    else if (message.kind === 'reject') agent.onReject(from, message, turn);
-    else if (message.kind === 'learn') agent.onLearn(from, message, turn);
+    if (message.kind === 'learn') agent.onLearn(from, message, turn);
     else if (message.kind === 'expired') agent.onExpired(message, turn);
-    else agent.onHandover(from, message, turn);
+    else if (message.kind === 'handover') agent.onHandover(from, message, turn);
+    else agent.onAnswer(from, message, turn);
     this.touch(agent);
   }
 

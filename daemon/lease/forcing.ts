@@ -3,9 +3,9 @@
  * the longest authority, that park is passed over: that one, and no other that is made later.
  */
 import type { Candidacy } from './candidacy.ts';
+import type { Hints } from './hints.ts';
 import type { Epoch, LeaseName, Owner } from './model.ts';
 import { commandMsMax } from './shared.ts';
-import type { Hint } from './status.ts';
 import type { Turn, Waiting } from './turn.ts';
 
 /** A forced takeover is about the park that is found within so long. */
@@ -15,7 +15,7 @@ const forceLearnMs = 1_000;
 export interface ForcingHost {
   readonly name: LeaseName;
   readonly env: string;
-  readonly hint: Hint | null;
+  readonly hints: Hints;
 }
 
 export class Forcing {
@@ -95,7 +95,8 @@ export class Forcing {
     if (!this.#waiting || turn.authorityMs < this.#waiting.untilMs) return;
     const { id } = this.#waiting;
     this.#end();
-    const { name, env, hint } = this.#host;
+    const { name, env, hints } = this.#host;
+    const hint = hints.last;
     if (hint?.state === 'active' && turn.authorityMs < hint.untilMs)
       turn.refuse(id, 'LEASE_BUSY', { name, reason: `${hint.owner.host} renews it` });
     else turn.refuse(id, 'NO_QUORUM', { env, reason: 'no majority of voters granted it' });

@@ -15,6 +15,7 @@
  *            <------------------------------------  done
  */
 import type { HostId } from '../../crdt/ids.ts';
+import type { LeaseDesired } from './guard-api.ts';
 import type { Handover } from './messages.ts';
 import type { Epoch, LeaseName } from './model.ts';
 import type { Turn } from './turn.ts';
@@ -41,6 +42,9 @@ export interface HandoverHost {
   readonly env: string;
   readonly epoch: Epoch;
   readonly isHolding: boolean;
+  readonly desired: LeaseDesired | null;
+  /** Nothing moves by itself. */
+  readonly isFrozen: boolean;
   /** Nothing runs under it: no daemon has to stop or prepare anything. */
   readonly hasGate: boolean;
   readonly isDaemonHere: boolean;
@@ -418,7 +422,17 @@ export class Handovers {
         this.#onAbort(from, message, turn);
         return;
       case 'ask':
+        this.#onAsk(message, turn);
     }
+  }
+
+  /** Anybody may ask; the holder gives it to candidates, one at a time. */
+  #onAsk(message: Handover, turn: Turn): void {
+    const host = this.#host;
+    const isMember = host.desired?.candidates.includes(message.to) === true;
+    if (!host.isHolding || host.isFrozen || this.isGiving || !isMember) return;
+    if (message.to === turn.self) return;
+    this.give(message.id, message.to, message.reason, null, turn);
   }
 
   #isOfGiving(from: HostId, message: Handover): boolean {

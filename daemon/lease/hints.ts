@@ -2,6 +2,7 @@
 import type { HostId } from '../../crdt/ids.ts';
 import type { Expired, Learn } from './messages.ts';
 import type { Epoch, LeaseName } from './model.ts';
+import type { Proposer } from './proposer.ts';
 import type { Shared } from './shared.ts';
 import type { Hint } from './status.ts';
 import type { Turn } from './turn.ts';
@@ -13,8 +14,7 @@ export interface HintedHost {
   readonly name: LeaseName;
   readonly env: string;
   readonly epoch: Epoch;
-  /** End of our authority; 0: not held. */
-  readonly untilMs: number;
+  readonly proposer: Proposer;
 }
 
 export class Hints {
@@ -64,8 +64,8 @@ export class Hints {
 
   tell(state: Learn['state'], to: readonly HostId[], turn: Turn): void {
     this.#tellMs = state === 'active' ? turn.authorityMs + tellIntervalMs : Infinity;
-    const { name, env, epoch, untilMs } = this.#host;
-    const remainMs = Math.max(0, untilMs - turn.authorityMs);
+    const { name, env, epoch, proposer } = this.#host;
+    const remainMs = Math.max(0, proposer.untilMs - turn.authorityMs);
     const owner = { host: turn.self, session: this.#shared.session };
     const message: Learn = { kind: 'learn', env, name, owner, epoch, remainMs, state };
     for (const host of to) if (host !== turn.self) turn.send(host, message);

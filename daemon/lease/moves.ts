@@ -5,6 +5,7 @@
 import type { HostId } from '../../crdt/ids.ts';
 import type { LeaseDesired } from './guard-api.ts';
 import { foreverMs } from './gate.ts';
+import type { Handovers } from './handover.ts';
 import type { Epoch, LeaseName } from './model.ts';
 import type { Shared } from './shared.ts';
 import type { Turn } from './turn.ts';
@@ -24,9 +25,8 @@ export interface MovingHost {
   readonly desired: LeaseDesired | null;
   readonly isFrozen: boolean;
   readonly isHolding: boolean;
-  readonly isGiving: boolean;
-  /** Hands it over to the best that becomes ready. */
-  moveAway(why: string, turn: Turn): void;
+  readonly handovers: Handovers;
+  newId(): string;
 }
 
 export class Moves {
@@ -69,7 +69,7 @@ export class Moves {
     const host = this.#host;
     const shared = this.#shared;
     const { desired } = host;
-    if (!desired || host.isFrozen || host.isGiving || !host.isHolding) return false;
+    if (!desired || host.isFrozen || host.handovers.isGiving || !host.isHolding) return false;
     if (desired.gate === null || desired.candidates.length < 2) return false;
     if ((shared.desired?.failingProbes.length ?? 0) > 0) return true;
     return desired.onDaemonDown === 'move' && shared.daemonGoneMs < foreverMs;
@@ -91,6 +91,6 @@ export class Moves {
       return;
     }
     const why = probes.length > 0 ? `failing: ${probes.join(', ')}` : 'the daemon is gone';
-    this.#host.moveAway(why, turn);
+    this.#host.handovers.give(this.#host.newId(), null, why, null, turn);
   }
 }

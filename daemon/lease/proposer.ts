@@ -308,6 +308,17 @@ export class Proposer {
 
   // ---- Answers ----------------------------------------------------------------------------------------------------------
 
+  onAnswer(from: HostId, message: PromiseReply | Accepted | Reject, turn: Turn): Outcome | null {
+    switch (message.kind) {
+      case 'promise':
+        return this.onPromise(from, message, turn);
+      case 'accepted':
+        return this.onAccepted(from, message, turn);
+      case 'reject':
+        return this.onReject(from, message, turn);
+    }
+  }
+
   onPromise(from: HostId, message: PromiseReply, turn: Turn): Outcome | null {
     this.#saw(message.promisedCounter, message.maxEpoch);
     const attempt = this.#match(message);

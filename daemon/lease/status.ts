@@ -57,9 +57,11 @@ export interface Seen {
 export interface StatusView {
   readonly name: LeaseName;
   readonly desired: LeaseDesired | null;
-  readonly state: LeaseState;
-  /** Held or parked by this host. */
-  readonly isOurs: boolean;
+  readonly isHolding: boolean;
+  readonly isParked: boolean;
+  /** Its workload is being stopped for a handover, or was. */
+  readonly isStopping: boolean;
+  readonly isAcquiring: boolean;
   readonly whyNotHere: string;
   /** This host, in the session in which it held the lease last. */
   readonly owner: Owner;
@@ -76,12 +78,13 @@ export interface StatusView {
 }
 
 export function leaseStatus(view: StatusView): LeaseStatus {
-  const { desired, isOurs, now } = view;
+  const { desired, now } = view;
+  const isOurs = view.isHolding || view.isParked;
   const heard = Math.max(view.hint?.epoch ?? 0, view.seen?.epoch ?? 0);
   return {
     name: view.name,
     title: desired?.title ?? view.name,
-    state: view.state,
+    state: stateOf(view),
     epoch: isOurs ? view.epoch : heard,
     holder: holderOf(view),
     remainMs: view.untilMs === null ? null : Math.max(0, view.untilMs - now.authorityMs),
@@ -95,11 +98,23 @@ export function leaseStatus(view: StatusView): LeaseStatus {
   };
 }
 
+function stateOf(view: StatusView): LeaseState {
+  const { gate } = view;
+  if (view.isParked) return 'parked';
+  if (view.isHolding) {
+    if (view.isStopping) return 'handing-over';
+    if (gate.isOpen) return 'active';
+    return gate.epoch === view.epoch && !gate.isEmpty ? 'frozen' : 'opening';
+  }
+  if (view.isAcquiring) return 'acquiring';
+  return view.whyNotHere === '' ? 'waiting' : 'idle';
+}
+
 function holderOf(view: StatusView): LeaseStatus['holder'] {
   const { owner, hint, now } = view;
   if (view.untilMs !== null)
     return { owner, state: 'active', remainMs: Math.max(0, view.untilMs - now.authorityMs) };
-  if (view.isOurs) return { owner, state: 'parked', remainMs: 0 };
+  if (view.isParked) return { owner, state: 'parked', remainMs: 0 };
   if (view.seen) {
     const { owner: by, state, remainMs } = view.seen;
     return { owner: by, state, remainMs };

@@ -1,0 +1,75 @@
+/** What becomes of a lease is told: to people as events and history, to the other guards as hints. */
+import type { HostId } from '../../crdt/ids.ts';
+import type { GivingKind } from './handover.ts';
+import type { Hints } from './hints.ts';
+import type { Epoch, LeaseName, Owner } from './model.ts';
+import type { Shared } from './shared.ts';
+import { History } from './status.ts';
+import type { Turn } from './turn.ts';
+
+/** What it needs of the lease. */
+export interface NewsHost {
+  readonly name: LeaseName;
+  readonly epoch: Epoch;
+  readonly hints: Hints;
+  /** Other hosts that may take it. */
+  others(): readonly HostId[];
+}
+
+export class News {
+  readonly #host: NewsHost;
+  readonly #shared: Shared;
+  readonly history = new History();
+
+  constructor(host: NewsHost, shared: Shared) {
+    this.#host = host;
+    this.#shared = shared;
+  }
+
+  acquired(wasForced: boolean, turn: Turn): void {
+    const { name, epoch } = this.#host;
+    const what = wasForced ? 'forced' : 'acquired';
+    this.history.add(what, epoch, turn.self, '', turn.authorityMs);
+    turn.event(`lease.${what}`, 'info', name, `epoch ${epoch}`);
+  }
+
+  /** The whole environment: routes follow the holder. */
+  tellAll(state: 'active' | 'parked', turn: Turn): void {
+    const peers = this.#shared.desired?.peers.map((peer) => peer.host) ?? [];
+    this.#host.hints.tell(state, peers, turn);
+  }
+
+  lost(turn: Turn): void {
+    const { name, epoch } = this.#host;
+    this.history.add('expired', epoch, turn.self, 'not renewed in time', turn.authorityMs);
+    turn.event('lease.lost', 'warn', name, `epoch ${epoch} ran out`);
+  }
+
+  released(kind: GivingKind, why: string, turn: Turn): void {
+    const { name, epoch, hints } = this.#host;
+    const what = { handover: 'handed-over', 'start-failed': 'start-failed' } as const;
+    const entry = kind === 'handover' || kind === 'start-failed' ? what[kind] : 'released';
+    this.history.add(entry, epoch, turn.self, why, turn.authorityMs);
+    turn.event(`lease.${entry}`, kind === 'start-failed' ? 'warn' : 'info', name, why);
+    hints.tell('released', this.#host.others(), turn);
+  }
+
+  parked(turn: Turn): void {
+    const { name, epoch } = this.#host;
+    this.history.add('parked', epoch, turn.self, '', turn.authorityMs);
+    turn.event('lease.parked', 'info', name, `epoch ${epoch}`);
+    this.tellAll('parked', turn);
+  }
+
+  unparked(turn: Turn): void {
+    const { name, epoch, hints } = this.#host;
+    turn.event('lease.unparked', 'info', name, `epoch ${epoch}`);
+    hints.tell('active', this.#host.others(), turn);
+  }
+
+  /** `epoch`: the one of who took it. */
+  taken(owner: Owner, epoch: Epoch, turn: Turn): void {
+    const text = `${owner.host} took it by force, epoch ${epoch}`;
+    turn.event('lease.taken', 'alarm', this.#host.name, text);
+  }
+}
