@@ -274,7 +274,7 @@ export class Checks {
     event: CoreEvent | null,
   ): void {
     if (event?.kind === 'message' && event.message.kind === 'accept')
-      if (event.message.purpose === 'acquire') this.#mayBeGranted(machine, event.message);
+      if (event.message.purpose === 'acquire') this.#mayBeGranted(machine, event.message, now);
     // What this host asks of itself is answered last.
     this.#onSends(machine, effects, now, false);
     this.#onSends(machine, effects, now, true);
@@ -407,7 +407,7 @@ export class Checks {
   }
 
   /** I21: judged when it is granted, not when it is said. */
-  #mayBeGranted(machine: Machine, message: Accept): void {
+  #mayBeGranted(machine: Machine, message: Accept, now: Instant): void {
     const lease = this.#desired[machine.index]?.leases.find(({ name }) => name === message.name);
     const { host, session, counter } = message.ballot;
     if (lease === undefined || lease.candidates.includes(host)) return;
@@ -417,6 +417,8 @@ export class Checks {
     if (record?.session === session && record.counter >= counter) return;
     const seat = seatOf(this.#world.core(machine.index).volatileState(), message.name);
     if (seat?.granted?.session !== session || seat.granted.counter !== counter) return;
+    // Granted in an earlier turn, and not said yet.
+    if (seat.untilMs < now.monoMs + message.exclusionMs - 0.001) return;
     // It comes back for what it parked.
     const index = this.#world.indexOf(host);
     if (book.parkedBy === index || book.isUnparking[index] === true) return;
