@@ -1,7 +1,9 @@
 /**
  * One lease as this host sees it: when to try, hold, open, hand over, park and give up.
  *
- * Events record facts; `settle` then compares every deadline with the clock and drives the parts: proposer, gate, handover.
+ * Events record facts; `settle` then compares every deadline with the clock and drives the parts. Whether the lease is held or
+ * parked changes only here; each part declares what it needs to know of it, and decides its own matter: the candidate how the
+ * lease comes here, the proposer what the voters grant, the contents what may run, parking, handovers and moves how it ends.
  */
 import type { HostId } from '../../crdt/ids.ts';
 import type { AcquireWish } from './acquiring.ts';
