@@ -3,7 +3,7 @@
  * survives its daemon, and is elsewhere soon after its host's power is gone.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ServiceDetails } from '../../daemon/operations/answers.ts';
+import type { DoctorAnswer, ServiceDetails } from '../../daemon/operations/answers.ts';
 import { eventually } from '../await.ts';
 import { TestCluster } from '../testbed/cluster.ts';
 import { makeImage } from '../testbed/image.ts';
@@ -149,6 +149,15 @@ describe('an exclusive service', { timeout: 180_000 }, () => {
   it('is handed over in order on request', async () => {
     await cluster.waitVoters(3);
     const before = await holder();
+    // The guard was replaced a moment ago: its daemon must have found the new one.
+    await eventually(
+      async () => {
+        const { checks } = (await cluster.trellis(before.index, ['doctor', '--json']))
+          .data as DoctorAnswer;
+        return checks.find(({ name }) => name === 'guard')?.result === 'ok';
+      },
+      { withinMs: 20_000, everyMs: 250, what: 'the daemon speaks with its guard' },
+    );
     const to = (before.index + 1) % 3;
     const beganMs = performance.now();
     await cluster.json(0, ['lease', 'switch', 'one', '--to', `h${to + 1}`, '--yes']);
@@ -207,7 +216,10 @@ describe('an exclusive service', { timeout: 180_000 }, () => {
     const { stdout } = await leaving.exec(`ps -eo args | grep '[g]uard/main.ts'`);
     expect(stdout).toBe('');
     const left = await cluster.leaseStatus(after.index);
-    expect(left.chosen?.config.voters).toHaveLength(2);
+    // Of two hosts one votes until somebody chooses; on the way there are two.
+    const voters = left.chosen?.config.voters ?? [];
+    expect([1, 2]).toContain(voters.length);
+    expect(voters.some((voter) => voter.startsWith(id))).toBe(false);
     expect(left.hasQuorum).toBe(true);
   });
 });
