@@ -117,6 +117,8 @@ class LeaseBook {
   /** By host: it was told to, and may end its park at any moment. */
   readonly isUnparking: boolean[];
   forced = false;
+  /** By host: the last ballot that acquired there. */
+  readonly grants: string[] = [];
   /** By host: when it was told to force, and when somebody parked last. */
   readonly forcedMs: number[] = [];
   parkedMs = 0;
@@ -274,7 +276,7 @@ export class Checks {
     event: CoreEvent | null,
   ): void {
     if (event?.kind === 'message' && event.message.kind === 'accept')
-      if (event.message.purpose === 'acquire') this.#mayBeGranted(machine, event.message, now);
+      if (event.message.purpose === 'acquire') this.#mayBeGranted(machine, event.message);
     // What this host asks of itself is answered last.
     this.#onSends(machine, effects, now, false);
     this.#onSends(machine, effects, now, true);
@@ -406,19 +408,17 @@ export class Checks {
           };
   }
 
-  /** I21: judged when it is granted, not when it is said. */
-  #mayBeGranted(machine: Machine, message: Accept, now: Instant): void {
-    const lease = this.#desired[machine.index]?.leases.find(({ name }) => name === message.name);
+  /** I21: judged when it is granted, not when it is said, which may be later, and more than once. */
+  #mayBeGranted(machine: Machine, message: Accept): void {
     const { host, session, counter } = message.ballot;
-    if (lease === undefined || lease.candidates.includes(host)) return;
-    const book = this.#book(message.name);
-    // Granted before, when the host was one.
-    const record = book.acceptors[machine.index]?.record ?? null;
-    if (record?.session === session && record.counter >= counter) return;
     const seat = seatOf(this.#world.core(machine.index).volatileState(), message.name);
     if (seat?.granted?.session !== session || seat.granted.counter !== counter) return;
-    // Granted in an earlier turn, and not said yet.
-    if (seat.untilMs < now.monoMs + message.exclusionMs - 0.001) return;
+    const book = this.#book(message.name);
+    const ballot = `${counter} ${session}`;
+    if (book.grants[machine.index] === ballot) return;
+    book.grants[machine.index] = ballot;
+    const lease = this.#desired[machine.index]?.leases.find(({ name }) => name === message.name);
+    if (lease === undefined || lease.candidates.includes(host)) return;
     // It comes back for what it parked.
     const index = this.#world.indexOf(host);
     if (book.parkedBy === index || book.isUnparking[index] === true) return;
