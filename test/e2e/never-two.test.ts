@@ -78,4 +78,22 @@ describe('an exclusive workload', { timeout: 240_000 }, () => {
     expect((await rig.waitWriting()).epoch).toBe(epoch);
     rig.expectNeverTwo();
   });
+
+  it('goes on where it is while the target of a switch is lost on the way', async () => {
+    const index = await rig.holder();
+    const target = (index + 1) % 3;
+    const before = await rig.waitWriting();
+    await rig.cluster.login(index);
+    await rig.cluster.signalGuard(target, 'STOP');
+    const args = ['lease', 'switch', 'writer-disk', '--to', nameOf(target), '--yes', '--json'];
+    const moving = rig.cluster.trellis(index, args);
+    const later = await rig.waitWriting({ sinceMs: monotonicMs() + 5_000 });
+    expect([later.host, later.epoch]).toEqual([before.host, before.epoch]);
+    await rig.cluster.signalGuard(target, 'CONT');
+    // It is back in time: the switch that waits for it is done.
+    expect((await moving).code).toBe(0);
+    expect(await rig.holder()).toBe(target);
+    await rig.waitReady();
+    rig.expectNeverTwo();
+  });
 });

@@ -107,8 +107,10 @@ export class ExclusiveRig {
         async () => {
           const status = await this.cluster.leaseStatus(index);
           const row = status.leases.find(({ title }) => title === lease);
-          if (row?.mayAcquire !== true || !status.hasQuorum)
-            throw new Error(`h${index + 1}: ${row?.why ?? 'unknown'}, quorum ${status.hasQuorum}`);
+          if (row?.mayAcquire !== true || !status.hasQuorum || status.silentMs > 0)
+            throw new Error(
+              `h${index + 1}: ${row?.why ?? 'unknown'}, quorum ${status.hasQuorum}, silent ${status.silentMs}`,
+            );
           return true;
         },
         { withinMs: 60_000, everyMs: 100, what: `h${index + 1} is ready to take over` },
