@@ -106,7 +106,10 @@ export type GuardCommand =
   /** Durable, without end: everything held (or one) is kept through a stop of everything. */
   | { readonly kind: 'park'; readonly name: LeaseName | null }
   | { readonly kind: 'unpark'; readonly name: LeaseName | null }
-  /** Take a lease from an owner that an operator declares dead; waits out the longest authority first. */
+  /**
+   * Take a lease from an owner that an operator declares dead: a parked one at once, any other when its time is over, which
+   * voters never cut short.
+   */
   | { readonly kind: 'force-active'; readonly name: LeaseName }
   /** Majority lost: survivors become the voters of a new generation; waits 2 M first. */
   | {

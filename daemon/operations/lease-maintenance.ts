@@ -150,6 +150,6 @@ function forcePlan(subject: LeaseSubject, from: string | null, to: string): stri
       : `${subject.title} is taken from ${from} by ${to} without asking ${from}`,
     `if ${from ?? 'a host that cannot be seen'} still runs ${work}, two hosts run it at once and data may be lost or damaged`,
     `make sure first that ${from ?? 'its last holder'} is switched off, or that ${work} is stopped there`,
-    'it waits until the longest time that a holder may have is over, then starts',
+    'a parked holder is passed over at once, any other when its time is over; then it starts',
   ];
 }
