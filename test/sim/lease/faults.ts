@@ -47,7 +47,10 @@ export class Faults {
       world.stallDisk(index, 0);
       // Declared dead by an operator: not back before the force is over.
       if (!machine.isUp && machine.isKeptOff)
-        world.scheduler.after(forceMsMax, () => world.boot(index, 50));
+        world.scheduler.after(forceMsMax, () => {
+          machine.isKeptOff = false;
+          world.boot(index, 50);
+        });
       else if (!machine.isUp) world.boot(index, 50);
       else if (machine.isAsleep) continue;
       else {

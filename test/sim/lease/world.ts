@@ -441,7 +441,7 @@ export class LeaseWorld {
 
   boot(index: number, guardAfterMs: number): void {
     const machine = this.machines[index];
-    if (machine === undefined || machine.isUp || (machine.isKeptOff && !this.isKind)) return;
+    if (machine === undefined || machine.isUp || machine.isKeptOff) return;
     this.note(index, 'BOOT');
     machine.powerOn(this.nowMs);
     this.onHost(machine, guardAfterMs, () => this.startGuard(index));

@@ -119,6 +119,8 @@ class LeaseBook {
   forced = false;
   /** By host: the last ballot that acquired there. */
   readonly grants: string[] = [];
+  /** By host: it has asked for a park, which some voter may still have. */
+  readonly hasParked: boolean[] = [];
   /** By host: when it was told to force, and when somebody parked last. */
   readonly forcedMs: number[] = [];
   parkedMs = 0;
@@ -186,7 +188,14 @@ export class Checks {
 
   onStart(machine: Machine, isFreshBoot: boolean, isVolatileKept: boolean, now: Instant): void {
     const { index } = machine;
-    if (isVolatileKept) return;
+    if (isVolatileKept) {
+      // Renewals at the own vote alone leave nothing to keep: an older tenure comes back, and shorter.
+      for (const { acceptors } of this.#books.values()) {
+        const own = acceptors[index];
+        if (own?.record?.host === machine.id) own.record = { ...own.record, isDoubtful: true };
+      }
+      return;
+    }
     // A host that never knew any voters has never granted anything.
     const isNew = !machine.durable.has('chosen');
     this.#silentUntil[index] = isNew ? 0 : (isFreshBoot ? 0 : now.monoMs) + this.#ttlMsMax(machine);
@@ -251,7 +260,8 @@ export class Checks {
     this.#isLateAnswer = event.kind === 'persisted';
     if (event.kind === 'desired') this.#desired[machine.index] = event.desired;
     if (event.kind === 'clock' && event.what === 'suspend') {
-      this.#silentUntil[machine.index] = now.monoMs + this.#ttlMsMax(machine);
+      const chosen = this.#world.core(machine.index).status(now).chosen;
+      this.#silentUntil[machine.index] = now.monoMs + (chosen?.config.ttlMsMax ?? 0);
       this.#forget(machine.index);
       return;
     }
@@ -421,7 +431,7 @@ export class Checks {
     if (lease === undefined || lease.candidates.includes(host)) return;
     // It comes back for what it parked.
     const index = this.#world.indexOf(host);
-    if (book.parkedBy === index || book.isUnparking[index] === true) return;
+    if (book.hasParked[index] === true) return;
     throw new Breach(
       'I21',
       `h${machine.index} grants ${message.name} to a host that is no candidate`,
@@ -484,6 +494,7 @@ export class Checks {
     else if (message.kind === 'accept') {
       // Asks for no grant: no attempt.
       if (message.exclusionMs > 0) this.#onAttempt(machine, message, message.purpose);
+      if (message.purpose === 'park') this.#book(message.name).hasParked[machine.index] = true;
     } else if (message.kind === 'release') {
       const gate = machine.gates.get(message.name);
       if (gate !== undefined && (gate.process?.hasRun === true || !gate.isFrozen))
