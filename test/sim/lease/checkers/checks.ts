@@ -464,6 +464,7 @@ export class Checks {
     const { record } = acceptor;
     if (
       record !== null &&
+      !this.#isLateAnswer &&
       record.session !== message.ballot.session &&
       this.#isLive(machine, record, now.monoMs) &&
       !(
