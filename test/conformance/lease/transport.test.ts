@@ -202,7 +202,7 @@ describe('strangers', () => {
     await Promise.all([a.reaches(b), b.reaches(a)]);
     b.send(a, 'hello');
     await eventually(() => a.got.length === 1, { withinMs: 10_000 });
-    await eventually(() => ended.size === silent.length, { withinMs: 18_000 });
+    await eventually(() => ended.size === silent.length, { withinMs: 10_000 });
   });
 });
 
