@@ -48,7 +48,7 @@ export const budgets: readonly Budget[] = [
   },
   ...[1, 50, 500].map((leases) => ({
     id: `lease-cost-${leases}`,
-    what: `bytes sent by each of 3 voters for each of ${leases} held lease${leases === 1 ? '' : 's'}`,
+    what: `bytes sent by all of 3 voters together for each of ${leases} held lease${leases === 1 ? '' : 's'}`,
     unit: 'B/s',
     budget: '2 kB/s',
   })),

@@ -98,9 +98,9 @@ function judgeCost(
   five: readonly LeaseCost[],
   windowMs: number,
 ): Measured {
-  const ours = figureOf(three.map(({ bytes, voters }) => bytes / voters));
+  const ours = figureOf(three.map(({ bytes }) => bytes));
   const note = [
-    `sent by each of 3 guards, the mean, with all headers and acknowledgements; leases spread over the hosts; ${three.length} windows of ${windowMs / 1_000} s`,
+    `sent by 3 guards together, with all headers and acknowledgements; leases spread over the hosts; ${three.length} windows of ${windowMs / 1_000} s`,
     `3 voters together: ${costWords(three)}`,
     `5 voters together: ${costWords(five)}`,
   ].join('; ');
