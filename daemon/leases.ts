@@ -287,6 +287,7 @@ export class Leases implements PlanningLeases {
       roster: member.roster,
       voters,
       keep: (record) => member.keepRecord(record),
+      clock: this.#options.clock,
       log: this.#options.log,
     });
     uses.serve();

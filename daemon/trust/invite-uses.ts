@@ -19,7 +19,7 @@ import type { Hold, WithLease } from '../lease-hold.ts';
 import type { LeaseName } from '../lease/model.ts';
 import { majorityOf } from '../lease/model.ts';
 import type { PeerNetwork } from '../net/peer-network.ts';
-import type { Log } from '../ports.ts';
+import type { Clock, Log } from '../ports.ts';
 import type { RosterAccess } from './roster-access.ts';
 
 /** One admission, while nobody else decides about the same invitation, as far as that can be had. */
@@ -58,12 +58,16 @@ export interface InviteVotersOptions {
   voters(): readonly (NodeId | null)[] | null;
   /** Into the roster, durably. */
   keep(record: SignedBytes): Promise<void>;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
 /** Who comes later waits for so long; a joining host then asks another member. */
 const turnMsMax = 5_000;
 const callMsMax = 2_000;
+/** A voter whose connection is being made again is asked again for so long, so often. */
+const askMsMax = 3_000;
+const askAgainMs = 200;
 /** Newest first: what a voter answers with, 400 bytes each. */
 const recordsMax = 1_000;
 
@@ -141,7 +145,7 @@ export class InviteVoters implements InviteUses {
     question: Question,
     take: (reply: unknown) => void = () => {},
   ): Promise<boolean> {
-    const { self, net, log } = this.#options;
+    const { self } = this.#options;
     const needed = majorityOf(voters.length);
     let count = voters.filter((voter) => voter === self).length;
     const enough = Promise.withResolvers<boolean>();
@@ -149,16 +153,33 @@ export class InviteVoters implements InviteUses {
     const request = encode(question);
     const calls = voters.map(async (voter) => {
       if (voter === null || voter === self) return;
-      try {
-        take(decode(await net.call(voter, request, { timeoutMs: callMsMax })));
-        count += 1;
-        if (count >= needed) enough.resolve(true);
-      } catch (error) {
-        log.debug('invite.voter-silent', { voter, code: asClusterError(error).code });
-      }
+      const reply = await this.#ask(voter, request, () => count >= needed);
+      if (reply === null) return;
+      take(reply);
+      count += 1;
+      if (count >= needed) enough.resolve(true);
     });
     void Promise.all(calls).then(() => enough.resolve(false));
     return enough.promise;
+  }
+
+  /** Null when it does not answer, or when others have answered while it did not. */
+  async #ask(voter: NodeId, request: Uint8Array, isEnough: () => boolean): Promise<unknown> {
+    const { net, clock, log } = this.#options;
+    const endMs = clock.monotonicMs() + askMsMax;
+    for (;;) {
+      try {
+        return decode(await net.call(voter, request, { timeoutMs: callMsMax }));
+      } catch (error) {
+        if (isEnough()) return null;
+        const { code } = asClusterError(error);
+        if (clock.monotonicMs() + askAgainMs > endMs) {
+          log.warn('invite.voter-silent', { voter, code });
+          return null;
+        }
+      }
+      await new Promise<void>((resolve) => clock.setTimer(askAgainMs, resolve));
+    }
   }
 
   async #answer(request: Uint8Array): Promise<Uint8Array> {

@@ -7,6 +7,7 @@ import type { SignedBytes } from '../../../crdt/records.ts';
 import { systemClock } from '../../../daemon/clock.ts';
 import { asClusterError, ClusterError } from '../../../daemon/errors.ts';
 import type { Hold, WithLease } from '../../../daemon/lease-hold.ts';
+import type { Clock } from '../../../daemon/ports.ts';
 import { silentLog } from '../../../daemon/logger.ts';
 import type { PeerNetwork } from '../../../daemon/net/peer-network.ts';
 import { InviteVoters } from '../../../daemon/trust/invite-uses.ts';
@@ -25,8 +26,22 @@ let members: Member[];
 /** 'a>b' by place: what does not arrive. */
 let cut: Set<string>;
 let isHeld: boolean;
+let waitedMs: number;
 /** Rosters that had the use when the lease was given back. */
 let knownAtRelease: number[];
+
+/** Its time passes by waiting. */
+const hurried: Clock = {
+  monotonicMs: () => waitedMs,
+  wallMs: () => waitedMs,
+  setTimer: (delayMs, fire) => {
+    const waiting = setImmediate(() => {
+      waitedMs += delayMs;
+      fire();
+    });
+    return { cancel: () => clearImmediate(waiting) };
+  },
+};
 
 class Member {
   readonly host: TestHost;
@@ -70,6 +85,7 @@ class Member {
       roster: this.roster,
       voters: () => (this.voters === 'none' ? null : members.map(({ node }) => node)),
       keep,
+      clock: hurried,
       log: silentLog,
     });
     uses.serve();
@@ -139,6 +155,7 @@ beforeEach(async () => {
   members = [];
   cut = new Set();
   isHeld = false;
+  waitedMs = 0;
   knownAtRelease = [];
   for (const host of others) await joinOne(founders, host, first.code);
   invite = cluster.invite({ uses: 1 });
@@ -227,6 +244,17 @@ describe('[trellis:H8] one use', () => {
     cut.add('0>1');
     expect(await outcomes([at(0).join()])).toEqual(['INVITE_REFUSED']);
   });
+});
+
+test('a voter whose daemon answers a second later is asked again [trellis:H8]', async () => {
+  const handles = members.map(({ handle }) => handle);
+  for (const member of members.slice(1)) member.handle = null;
+  const first = at(0).join();
+  while (waitedMs < 1_000) await new Promise((resolve) => setImmediate(resolve));
+  for (const [index, handle] of handles.entries()) at(index).handle = handle;
+  await first;
+  expect(knownAtRelease.every((count) => count >= 2)).toBe(true);
+  expect(await outcomes([at(1).join()])).toEqual(['INVITE_REFUSED']);
 });
 
 describe('alone', () => {
