@@ -538,6 +538,7 @@ export class LeaseAgent
       isHolding: this.isHolding,
       isParked: this.isParked,
       isStopping: this.handovers.isStopping,
+      moving: this.handovers.moving,
       isAcquiring: this.proposer.purpose === 'acquire',
       whyNotHere: this.whyNotHere(),
       owner: { host: this.#shared.self, session: this.heldBySession },

@@ -23,6 +23,7 @@ export const steps = [
   'go',
   'done',
   'abort',
+  'here',
 ] as const;
 
 export const kinds = {

@@ -230,6 +230,13 @@ export type LeaseState =
   | 'handing-over'
   | 'parked';
 
+/** A handover on its way, as the holder sees it. */
+export interface LeaseMoving {
+  /** Null: several get ready, and the best of them gets it. */
+  readonly to: HostId | null;
+  readonly step: 'preparing' | 'stopping' | 'clearing' | 'settling';
+}
+
 export interface LeaseStatus {
   readonly name: LeaseName;
   readonly title: string;
@@ -250,6 +257,8 @@ export interface LeaseStatus {
   readonly candidates: readonly HostId[];
   readonly mayAcquire: boolean;
   readonly why: string;
+  /** While the holder hands it over; absent or null: it does not. */
+  readonly moving?: LeaseMoving | null;
   /** Newest last, at most `historyMax`. */
   readonly history: readonly LeaseHistory[];
 }

@@ -7,15 +7,18 @@
  *
  *   holder                                          target
  *   prepare  ------------------------------------>  pull, create, come near           (the daemon there)
- *            <------------------------------------  ready
+ *            <------------------------------------  here, ... ready
  *   stop the workload (the daemon here), empty the gate
  *   stopped  ------------------------------------>  take the last of the storage      (the daemon there)
- *            <------------------------------------  settled
+ *            <------------------------------------  here, ... settled
  *   release to the voters, go  ------------------>  acquire at once
  *            <------------------------------------  done
+ *
+ * A target may take long to get ready and to settle, but it answers whenever it is asked how far it is: one that does not is
+ * dead, cut off or without its daemon, and is waited for no longer.
  */
 import type { HostId } from '../../crdt/ids.ts';
-import type { LeaseDesired } from './guard-api.ts';
+import type { LeaseDesired, LeaseMoving } from './guard-api.ts';
 import type { Handover } from './messages.ts';
 import type { Epoch, LeaseName } from './model.ts';
 import type { Turn } from './turn.ts';
@@ -28,6 +31,8 @@ export const handoverLimits = Object.freeze({
   clearMsMax: 5_000,
   doneMsMax: 10_000,
   resendMs: 500,
+  /** A target that says nothing for so long, asked every `resendMs`, is not there. */
+  silentMsMax: 3_000,
   /** A daemon that has not answered is asked again: what it is asked for may be done twice. */
   askAgainMs: 10_000,
   /** With several targets: a better one may become ready within this time after the first. */
@@ -64,10 +69,12 @@ interface Giving {
   readonly kind: GivingKind;
   readonly id: string;
   readonly why: string;
-  step: 'preparing' | 'stopping' | 'clearing' | 'settling';
+  step: LeaseMoving['step'];
   /** Asked; with more than one the best that is ready gets it. */
   targets: HostId[];
   readonly ready: HostId[];
+  /** When each target was heard of last, or asked first. */
+  readonly heardMs: Map<HostId, number>;
   to: HostId | null;
   chooseMs: number;
   untilMs: number;
@@ -108,6 +115,14 @@ export class Handovers {
     return this.#giving !== null;
   }
 
+  /** To whom it is being given, as far as that is known, and how far that is. */
+  get moving(): LeaseMoving | null {
+    const giving = this.#giving;
+    if (giving?.kind !== 'handover') return null;
+    const [only = null, ...more] = giving.targets;
+    return { to: giving.to ?? (more.length === 0 ? only : null), step: giving.step };
+  }
+
   /** The workload is being, or was, stopped for it. */
   get isStopping(): boolean {
     return this.#giving !== null && this.#giving.step !== 'preparing';
@@ -143,6 +158,7 @@ export class Handovers {
       step: 'preparing',
       targets,
       ready: [],
+      heardMs: new Map(targets.map((target) => [target, turn.authorityMs])),
       to: null,
       chooseMs: Infinity,
       untilMs: turn.authorityMs + handoverLimits.prepareMsMax,
@@ -162,6 +178,7 @@ export class Handovers {
       step: 'stopping',
       targets: [],
       ready: [],
+      heardMs: new Map(),
       to: null,
       chooseMs: Infinity,
       untilMs: turn.authorityMs + handoverLimits.stopMsMax,
@@ -210,6 +227,7 @@ export class Handovers {
       giving.step = 'settling';
       giving.untilMs = turn.authorityMs + handoverLimits.settleMsMax;
       giving.resendMs = turn.authorityMs + handoverLimits.resendMs;
+      giving.heardMs.set(giving.to!, turn.authorityMs);
       this.#send(giving.to!, 'stopped', turn);
       return;
     }
@@ -224,11 +242,33 @@ export class Handovers {
     }
     if (turn.authorityMs < giving.resendMs) return;
     giving.resendMs = turn.authorityMs + handoverLimits.resendMs;
-    if (giving.step === 'preparing') {
+    if (giving.step !== 'preparing' && giving.step !== 'settling') {
+      giving.resendMs = Infinity;
+      return;
+    }
+    if (this.#hasOnlySilent(giving, turn)) return;
+    if (giving.step === 'settling') this.#send(giving.to!, 'stopped', turn);
+    else
       for (const target of giving.targets)
         if (!giving.ready.includes(target)) this.#send(target, 'prepare', turn);
-    } else if (giving.step === 'settling') this.#send(giving.to!, 'stopped', turn);
-    else giving.resendMs = Infinity;
+  }
+
+  /** Targets that say nothing are left out; when none is left, it is given up. */
+  #hasOnlySilent(giving: Giving, turn: Turn): boolean {
+    const { silentMsMax } = handoverLimits;
+    const isReady = (target: HostId): boolean =>
+      giving.step === 'preparing' && giving.ready.includes(target);
+    const isSilent = (target: HostId): boolean =>
+      !isReady(target) && turn.authorityMs - (giving.heardMs.get(target) ?? 0) >= silentMsMax;
+    const silent = giving.targets.filter(isSilent);
+    if (silent.length === giving.targets.length) {
+      const why = `no answer from ${silent.join(', ')} for ${silentMsMax / 1000} s: is it on, with its daemon?`;
+      this.#abort(why, turn);
+      return true;
+    }
+    for (const target of silent) this.#send(target, 'abort', turn);
+    giving.targets = giving.targets.filter((target) => !silent.includes(target));
+    return false;
   }
 
   #choose(turn: Turn): void {
@@ -343,7 +383,7 @@ export class Handovers {
       turn.notice({ kind: 'resume', name: this.#host.name, id: giving.id, why });
     turn.event('lease.handover-aborted', 'warn', this.#host.name, why);
     for (const id of giving.commands)
-      turn.refuse(id, 'LEASE_BUSY', { name: this.#host.name, reason: why });
+      turn.refuse(id, 'HANDOVER_ABORTED', { name: this.#host.name, reason: why });
   }
 
   #tellAborted(giving: Giving, why: string, turn: Turn): void {
@@ -415,6 +455,9 @@ export class Handovers {
         if (!this.#isOfGiving(from, message) || this.#giving?.step !== 'settling') return;
         if (this.#host.isHolding && this.#host.isGateEmpty) this.#finish(turn);
         return;
+      case 'here':
+        this.#onHere(from, message, turn);
+        return;
       case 'done':
         this.onHolder(from, message.epoch, turn);
         return;
@@ -445,6 +488,7 @@ export class Handovers {
     const taking = this.#taking;
     if (taking?.id === message.id) {
       if (taking.step === 'ready') this.#message(from, 'ready', taking.id, 0, turn.self, '', turn);
+      if (taking.step === 'preparing') this.#sayHere(taking, turn);
       return;
     }
     const why = this.#host.whyNotHere();
@@ -455,8 +499,20 @@ export class Handovers {
       return;
     }
     this.#taking = newTaking(message.id, from, turn);
-    if (this.#host.hasGate) this.askAgain(turn);
-    else this.#takingStep(true, 'ready', '', turn);
+    if (this.#host.hasGate) {
+      this.#sayHere(this.#taking, turn);
+      this.askAgain(turn);
+    } else this.#takingStep(true, 'ready', '', turn);
+  }
+
+  /** Only while somebody works at it here: without a daemon it would never be done. */
+  #sayHere(taking: Taking, turn: Turn): void {
+    if (this.#host.isDaemonHere)
+      this.#message(taking.from, 'here', taking.id, 0, turn.self, '', turn);
+  }
+
+  #onHere(from: HostId, message: Handover, turn: Turn): void {
+    if (this.#isOfGiving(from, message)) this.#giving!.heardMs.set(from, turn.authorityMs);
   }
 
   #onReady(from: HostId, message: Handover, turn: Turn): void {
@@ -479,8 +535,9 @@ export class Handovers {
       this.#message(from, 'settled', taking.id, 0, turn.self, '', turn);
     } else if (taking.step === 'ready') {
       taking.step = 'settling';
+      this.#sayHere(taking, turn);
       this.askAgain(turn);
-    }
+    } else if (taking.step === 'settling') this.#sayHere(taking, turn);
   }
 
   #onAbort(from: HostId, message: Handover, turn: Turn): void {

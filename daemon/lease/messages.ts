@@ -118,14 +118,23 @@ export interface Expired {
 
 /**
  * ask (anyone -> holder), prepare (holder -> target), ready (target), [holder stops its workload], stopped (holder), settled
- * (target: storage caught up), [release], go (holder -> target), done (target: active). `abort` from either side at any time
- * before the release: the holder continues under its unbroken lease.
+ * (target: storage caught up), [release], go (holder -> target), done (target: active). `here` (target): still at it. `abort`
+ * from either side at any time before the release: the holder continues under its unbroken lease.
  */
 export interface Handover {
   readonly kind: 'handover';
   readonly env: string;
   readonly name: LeaseName;
-  readonly step: 'ask' | 'prepare' | 'ready' | 'stopped' | 'settled' | 'go' | 'done' | 'abort';
+  readonly step:
+    | 'ask'
+    | 'prepare'
+    | 'ready'
+    | 'stopped'
+    | 'settled'
+    | 'go'
+    | 'done'
+    | 'abort'
+    | 'here';
   /** Names one handover: 12 random hex digits by the asker. */
   readonly id: string;
   readonly epoch: Epoch;

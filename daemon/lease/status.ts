@@ -1,7 +1,13 @@
 /** What people are told of a lease: who holds it as far as is known here, and its history, bounded. */
 import type { HostId } from '../../crdt/ids.ts';
 import type { Gate } from './gate.ts';
-import type { LeaseDesired, LeaseHistory, LeaseState, LeaseStatus } from './guard-api.ts';
+import type {
+  LeaseDesired,
+  LeaseHistory,
+  LeaseMoving,
+  LeaseState,
+  LeaseStatus,
+} from './guard-api.ts';
 import { leaseLimits } from './model.ts';
 import type { Epoch, Instant, LeaseName, Owner } from './model.ts';
 
@@ -61,6 +67,7 @@ export interface StatusView {
   readonly isParked: boolean;
   /** Its workload is being stopped for a handover, or was. */
   readonly isStopping: boolean;
+  readonly moving: LeaseMoving | null;
   readonly isAcquiring: boolean;
   readonly whyNotHere: string;
   /** This host, in the session in which it held the lease last. */
@@ -94,6 +101,7 @@ export function leaseStatus(view: StatusView): LeaseStatus {
     candidates: desired?.candidates ?? [],
     mayAcquire: view.whyNotHere === '',
     why: isOurs ? '' : view.whyNotHere,
+    moving: view.moving,
     history: view.history.list(now, view.wallMs),
   };
 }

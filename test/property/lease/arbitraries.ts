@@ -72,6 +72,7 @@ const step = fc.constantFrom(
   'go',
   'done',
   'abort',
+  'here',
 );
 
 /** Rebuilds with the fields of a header first, as plain objects. */

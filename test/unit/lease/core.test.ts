@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { handoverLimits } from '../../../daemon/lease/handover.ts';
 import type { Accept } from '../../../daemon/lease/messages.ts';
 import { authorityWithin } from '../../../daemon/lease/profiles.ts';
 import { Bench, BenchWorld, chosenOf, db, env, hostId, leaseOf } from './bench-world.ts';
@@ -370,14 +371,65 @@ describe('handover', () => {
       if (step === 'settle') answered(world, from!, 'stop');
       world.run(1);
       to!.isAlive = false;
+      // Its workload is stopped to the end first: only then is the target asked again.
+      if (step === 'stop') answered(world, from!, 'stop');
+      const { silentMsMax, resendMs } = handoverLimits;
+      world.runUntil(() => from!.replies.has(id), silentMsMax + resendMs);
+      expect(from!.lease()).toMatchObject({ epoch: 1, state: 'active' });
+      expect(from!.replies.get(id)).toMatchObject({ isOk: false, code: 'HANDOVER_ABORTED' });
       world.run(1_250_000);
-      expect(from!.lease()).toMatchObject({ epoch: 1 });
-      if (step !== 'stop') {
-        expect(from!.lease().state).toBe('active');
-        expect(from!.replies.get(id)).toMatchObject({ isOk: false });
-      }
+      expect(from!.lease()).toMatchObject({ epoch: 1, state: 'active', moving: null });
       expect(world.sent.some(({ message }) => message.kind === 'release')).toBe(false);
     }
+  });
+
+  test('a target that is slow but there has its time to get ready and to settle', () => {
+    const world = running();
+    const [from, , to] = world.hosts;
+    const id = from!.command({ kind: 'switch', name: db, to: to!.self, reason: 'asked' });
+    world.run(handoverLimits.prepareMsMax - 5_000);
+    expect(from!.lease().moving).toEqual({ to: to!.self, step: 'preparing' });
+    answered(world, to!, 'prepare');
+    world.run(1);
+    expect(from!.lease().moving?.step).toBe('stopping');
+    answered(world, from!, 'stop');
+    world.run(handoverLimits.settleMsMax - 5_000);
+    expect(from!.lease().moving?.step).toBe('settling');
+    answered(world, to!, 'settle');
+    world.runUntil(() => world.holder() === to, 1_000);
+    world.run(10);
+    expect(from!.replies.get(id)).toMatchObject({ isOk: true, holder: to!.self });
+  });
+
+  test('a target whose daemon goes is waited for a moment, and for no longer', () => {
+    const world = running();
+    const [from, , to] = world.hosts;
+    const id = from!.command({ kind: 'switch', name: db, to: to!.self, reason: 'asked' });
+    world.run(5_000);
+    to!.event({ kind: 'daemon', isConnected: false });
+    world.run(2_000);
+    to!.event({ kind: 'daemon', isConnected: true });
+    world.run(60_000);
+    expect(from!.lease().moving?.step).toBe('preparing');
+    to!.event({ kind: 'daemon', isConnected: false });
+    world.runUntil(() => from!.replies.has(id), 4_000);
+    expect(from!.replies.get(id)).toMatchObject({ code: 'HANDOVER_ABORTED' });
+    expect(world.holder()).toBe(from);
+  });
+
+  test('with several targets those that are not there are left out', () => {
+    const world = running();
+    const [from, best, to] = world.hosts;
+    const id = from!.command({ kind: 'switch', name: db, to: null, reason: 'asked' });
+    best!.isAlive = false;
+    expect(from!.lease().moving).toEqual({ to: null, step: 'preparing' });
+    world.run(5_000);
+    expect(from!.lease().moving).toEqual({ to: to!.self, step: 'preparing' });
+    answered(world, to!, 'prepare');
+    answered(world, from!, 'stop');
+    answered(world, to!, 'settle');
+    world.runUntil(() => from!.replies.has(id), 500);
+    expect(from!.replies.get(id)).toMatchObject({ isOk: true, holder: to!.self });
   });
 
   test('a target that forgot says so', () => {

@@ -524,6 +524,33 @@ function handover(): void {
   world.runUntil(() => isDone, { withinMs: 2_000, what: 'the answer to the operator' });
 }
 
+/** The target is lost at some point of a handover: given up soon, the holder goes on, and the move after it succeeds. */
+function targetLost(): void {
+  const steps = ['here', 'ready', 'stopped'];
+  for (const [index, step] of steps.entries()) {
+    const world = worldOf({ exactVolatile: false }, index + 1);
+    untilRunsOn(world, 0);
+    let code = '';
+    const move = (): void =>
+      world.command(0, { kind: 'switch', name, to: hostIdOf(1), reason: 'asked' }, (reply) => {
+        code = reply.isOk ? 'done' : reply.code;
+      });
+    move();
+    untilNext(world, (message) => message.kind === 'handover' && message.step === step);
+    cutOff(world, 1);
+    // What stops in order stops first; then the target is asked for the last of the storage.
+    const tookMs = world.runUntil(() => code !== '', { withinMs: 5_000, what: 'an answer' });
+    insist(code === 'HANDOVER_ABORTED', 'handover', `${step}: ${code} after ${tookMs} ms`);
+    untilRunsOn(world, 0);
+    insist(world.checks.activationsOf(name).length === 1, 'handover', `${step}: it moved`);
+    world.network.heal();
+    code = '';
+    world.run({ forMs: 3_000 });
+    move();
+    world.runUntil(() => code === 'done', { withinMs: 8_000, what: 'the second move' });
+  }
+}
+
 /** Five candidates after the holder's death: one wins soon, and nobody disturbs its renewals (L2, L3). */
 function duel(): void {
   for (let seed = 1; seed <= 20; seed++) {
@@ -640,6 +667,7 @@ export const scripts: Readonly<Record<string, () => void>> = {
   shorterProfile,
   floorsOfNewVoters,
   handover,
+  targetLost,
   duel,
   sleepingHolder,
   forgeries,
