@@ -12,11 +12,12 @@ import type { Turn } from './turn.ts';
 
 /** A candidate that does not ask again is forgotten after this. */
 const watchMs = 10_000;
-/** The host that parked is told at most so often that somebody met its park. */
+/** The host that parked, and the other voters, are told of a park at most so often. */
 const parkHintMs = 1_000;
 
 export interface WatcherPorts {
   env(): string;
+  voters(): readonly HostId[];
   /** Extra exclusion after an expiry without release. */
   lockDelayMs(name: LeaseName): number;
 }
@@ -87,6 +88,18 @@ export class Watchers {
     if (!seat.parked || turn.monoMs < seat.parkHintAtMs) return;
     seat.parkHintAtMs = turn.monoMs + parkHintMs;
     turn.send(seat.parked.owner.host, this.#learn(seat, seat.parked.owner, 0, 'parked'));
+  }
+
+  /**
+   * Whoever parked is back: the other voters let it in too. Some of them may never have heard of the park, and know the host as
+   * no candidate any more.
+   */
+  passOnPark(from: HostId, seat: Seat | null, turn: Turn): void {
+    if (seat?.parked?.owner.host !== from || turn.monoMs < seat.parkPassedOnAtMs) return;
+    seat.parkPassedOnAtMs = turn.monoMs + parkHintMs;
+    const learn = this.#learn(seat, seat.parked.owner, 0, 'parked');
+    for (const voter of this.#ports.voters())
+      if (voter !== turn.self && voter !== from) turn.send(voter, learn);
   }
 
   #learn(seat: Seat, owner: Owner, remainMs: number, state: Learn['state']): Learn {

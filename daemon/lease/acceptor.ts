@@ -10,13 +10,14 @@
  * - A `prepare` that meets somebody else's live grant promises nothing, so that waiting candidates never disturb renewals.
  * - Grants carry epochs that only grow here, fsynced when they change and before the voter says so (not on renewals).
  * - A release clears grants up to its ballot, not only the exact one: this voter may have missed the last renewal.
- * - A park is a durable vote without end; only the same host, or force, ends it.
+ * - A park is a durable vote without end; only the same host, or force, ends it. Voters that keep one say so to the others when
+ *   its host asks: it may come back for it whoever the candidates are by now, also at voters that the park never reached.
  */
 import type { HostId } from '../../crdt/ids.ts';
 import { Answers } from './acceptor-answers.ts';
 import { Watchers } from './acceptor-watchers.ts';
 import type { DurableRecord } from './core-api.ts';
-import type { Accept, Prepare, Reject, Release, Watch } from './messages.ts';
+import type { Accept, Learn, Prepare, Reject, Release, Watch } from './messages.ts';
 import { compareBallots } from './model.ts';
 import type { Ballot, Epoch, LeaseFloor, LeaseName } from './model.ts';
 import { isSameOwner, longAgoMs } from './seat.ts';
@@ -28,6 +29,8 @@ import type { Turn } from './turn.ts';
 
 /** Others than the chosen successor are told busy for so long after a release: a favour, not a promise. */
 export const reservationMs = 500;
+/** What another voter said of a park that it keeps counts for so long; it says it again while the host asks. */
+const parkedElsewhereMs = 10_000;
 
 export interface AcceptorOptions {
   readonly self: HostId;
@@ -42,6 +45,8 @@ export interface AcceptorOptions {
   /** `M` of the configuration in force. */
   readonly ttlMsMax: () => number;
   readonly env: () => string;
+  /** Of the configuration in force. */
+  readonly voters: () => readonly HostId[];
 }
 
 /** As `volatile()` gives it: plain values only. */
@@ -139,7 +144,8 @@ export class Acceptor {
   /** The core has checked that the sender is who the ballot names, that we vote, and that it acts under our configuration. */
   onPrepare(from: HostId, message: Prepare, turn: Turn): void {
     const ballot = message.ballot;
-    if (!this.#isEligible(message, from)) {
+    this.#watchers.passOnPark(from, this.#seats.get(message.name), turn);
+    if (!this.#isEligible(message, from, turn)) {
       this.#answers.reject(from, message, this.#seats.get(message.name), 'denied', 0, turn);
       return;
     }
@@ -165,7 +171,8 @@ export class Acceptor {
   }
 
   onAccept(from: HostId, message: Accept, turn: Turn): void {
-    const isEligible = this.#isEligible(message, from);
+    this.#watchers.passOnPark(from, this.#seats.get(message.name), turn);
+    const isEligible = this.#isEligible(message, from, turn);
     const seat = isEligible
       ? this.#seats.getOrMake(message.name, turn)
       : this.#seats.get(message.name);
@@ -245,6 +252,14 @@ export class Acceptor {
     }
   }
 
+  /** Of another voter: it keeps a park, and its host asks for it. A late copy lets that host in for a while, and no more. */
+  onParkElsewhere(from: HostId, { name, owner }: Learn, turn: Turn): void {
+    const seat = this.#options.voters().includes(from) ? this.#seats.getOrMake(name, turn) : null;
+    if (!seat) return;
+    seat.parkedElsewhere = owner.host;
+    seat.parkedElsewhereUntilMs = turn.monoMs + parkedElsewhereMs;
+  }
+
   /** A durable write is done: what waited for it may leave. False: it was not one of the acceptor's. */
   onPersisted(token: number, turn: Turn): boolean {
     return this.#answers.onPersisted(token, this.isSilent(turn), turn);
@@ -258,11 +273,12 @@ export class Acceptor {
   // ---- Rules ------------------------------------------------------------------------------------------------------------
 
   /** Who parked may come back for it, or nobody but force could end the park. */
-  #isEligible({ name, isForced }: Prepare | Accept, host: HostId): boolean {
-    return (
-      this.#options.isEligible(name, host, isForced) ||
-      this.#seats.get(name)?.parked?.owner.host === host
-    );
+  #isEligible({ name, isForced }: Prepare | Accept, host: HostId, turn: Turn): boolean {
+    if (this.#options.isEligible(name, host, isForced)) return true;
+    const seat = this.#seats.get(name);
+    if (!seat) return false;
+    const isElsewhere = seat.parkedElsewhere === host && turn.monoMs < seat.parkedElsewhereUntilMs;
+    return seat.parked?.owner.host === host || isElsewhere;
   }
 
   /** Null: grant. The order is that of the specification; each rule alone suffices to refuse. */

@@ -87,6 +87,7 @@ export class GuardCore {
       isFull: () => this.#chain.isFull(),
       ttlMsMax: () => this.#chosen?.config.ttlMsMax ?? 0,
       env: () => this.#ref.env,
+      voters: () => this.#shared.electorate?.voters ?? [],
     });
     this.#acceptor.restore(start.durable);
     this.#chain = new Chain({
@@ -292,10 +293,15 @@ export class GuardCore {
         if (message.env !== this.#ref.env || this.#acceptor.isSilent(turn)) return;
         if (this.#isVoter) this.#acceptor.onWatch(from, message, turn);
         return;
+      case 'learn':
+        if (message.env !== this.#ref.env) return;
+        if (message.state === 'parked' && this.#isVoter)
+          this.#acceptor.onParkElsewhere(from, message, turn);
+        this.#agents.onMessage(from, message, turn);
+        return;
       case 'promise':
       case 'accepted':
       case 'reject':
-      case 'learn':
       case 'expired':
       case 'handover':
         if (message.env === this.#ref.env) this.#agents.onMessage(from, message, turn);

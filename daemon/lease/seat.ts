@@ -25,11 +25,16 @@ export interface Seat {
   /** Grants of this session up to this ballot were given back: late copies of their `accept` do not revive them. */
   released: Ballot | null;
   parked: { readonly owner: Owner; readonly epoch: Epoch } | null;
+  /** Who has parked it as another voter says, which keeps that park; for a while. */
+  parkedElsewhere: HostId | null;
+  parkedElsewhereUntilMs: number;
   reservedFor: HostId | null;
   reservedUntilMs: number;
   watchers: Map<HostId, number> | null;
   isExpiryTold: boolean;
+  /** Since then the host that parked, and the other voters, may be told of it again. */
   parkHintAtMs: number;
+  parkPassedOnAtMs: number;
   /** What was last handed to the disk. */
   savedEpoch: Epoch;
   savedOwner: Owner | null;
@@ -51,11 +56,14 @@ export function newSeat(name: LeaseName, floorRest: Epoch): Seat {
     isReleased: true,
     released: null,
     parked: null,
+    parkedElsewhere: null,
+    parkedElsewhereUntilMs: longAgoMs,
     reservedFor: null,
     reservedUntilMs: 0,
     watchers: null,
     isExpiryTold: true,
     parkHintAtMs: -Infinity,
+    parkPassedOnAtMs: -Infinity,
     savedEpoch: 0,
     savedOwner: null,
     savedParked: 0,

@@ -496,4 +496,17 @@ export const mutants: readonly Mutant[] = [
     falls: ['I19'],
     hunt: { count: 100, options: { acts: ['freeze', 'switch'], actEveryMs: 700 } },
   },
+  {
+    name: 'park-kept-to-oneself',
+    breaks: '2.17: a park ends by unpark, or by force',
+    file: 'daemon/lease/acceptor-watchers.ts',
+    edits: [
+      {
+        find: 'if (seat?.parked?.owner.host !== from || turn.monoMs < seat.parkPassedOnAtMs) return;',
+        replace: 'if (seat === null || seat.parked === null || from !== "") return;',
+      },
+    ],
+    falls: ['L1', 'script'],
+    hunt: { script: 'unparkAmongStrangers' },
+  },
 ];

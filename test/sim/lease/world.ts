@@ -11,7 +11,12 @@
  */
 import type { HostId } from '../../../crdt/ids.ts';
 import type { CoreEvent, DurableRecord, CoreEffect } from '../../../daemon/lease/core-api.ts';
-import type { GuardCommand, GuardNotice, GuardReply } from '../../../daemon/lease/guard-api.ts';
+import type {
+  GuardCommand,
+  GuardNotice,
+  GuardReply,
+  LeaseState,
+} from '../../../daemon/lease/guard-api.ts';
 import type { ChosenConfig } from '../../../daemon/lease/model.ts';
 import type { Message } from '../../../daemon/lease/messages.ts';
 import { Scheduler } from '../scheduler.ts';
@@ -508,6 +513,14 @@ export class LeaseWorld {
         return guard.machine.index;
     }
     return null;
+  }
+
+  /** As the guard of this host says; null: it does not run, or knows nothing of it. */
+  stateOf(index: number, name: string): LeaseState | null {
+    const guard = this.guards[index];
+    if (guard === undefined || guard.core === null) return null;
+    const { leases } = guard.core.status(guard.now());
+    return leases.find((lease) => lease.name === name)?.state ?? null;
   }
 
   /** Newest voters that a host has taken. */

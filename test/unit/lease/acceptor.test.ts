@@ -40,6 +40,7 @@ class Desk {
       isFull: () => this.isFull,
       ttlMsMax: () => this.ttlMsMax,
       env: () => env,
+      voters: () => [a, b, c, hostId(3)],
     });
   }
 
@@ -354,6 +355,30 @@ describe('park', () => {
       why: 'epoch',
     });
     expect(desk.acceptor.hasPark).toBe(true);
+  });
+
+  test('is told to the other voters when its host asks, and they let that host in for a while', () => {
+    const desk = parked();
+    const asked = { ...header(ballotOf(a, 's9', 9)), kind: 'prepare', isForced: false } as const;
+    const ask = () => desk.turn((turn) => desk.acceptor.onPrepare(a, asked, turn));
+    expect(ask().filter(({ kind }) => kind === 'learn')).toMatchObject([
+      { state: 'parked', owner: { host: a } },
+      { state: 'parked', owner: { host: a } },
+    ]);
+    expect(ask().filter(({ kind }) => kind === 'learn')).toEqual([]);
+    const learn = { kind: 'learn', env, name: db, epoch: 2, remainMs: 0, state: 'parked' } as const;
+    const other = new Desk();
+    other.eligible = [b];
+    const hear = (from: typeof a) =>
+      other.turn((turn) =>
+        other.acceptor.onParkElsewhere(from, { ...learn, owner: ballotOf(a, 's1', 2) }, turn),
+      );
+    hear(hostId(4));
+    expect(other.prepare(ballotOf(a, 's9', 9))).toMatchObject({ why: 'denied' });
+    hear(hostId(3));
+    expect(other.prepare(ballotOf(a, 's9', 9))).toMatchObject({ isOpen: true });
+    other.nowMs += 10_000;
+    expect(other.prepare(ballotOf(a, 's9', 9))).toMatchObject({ why: 'denied' });
   });
 
   test('a host that outlived its park ends it without being granted anything', () => {

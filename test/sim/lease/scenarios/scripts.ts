@@ -46,6 +46,12 @@ function untilNext(
   world.network.rule = before;
 }
 
+function park(world: LeaseWorld, host: number): void {
+  let isParked = false;
+  world.command(host, { kind: 'park', name: null }, (reply) => (isParked = reply.isOk));
+  world.runUntil(() => isParked, { withinMs: 3_000, what: 'parked' });
+}
+
 function insist(isTrue: boolean, law: string, text: string): void {
   if (!isTrue) throw new Breach(law, text);
 }
@@ -378,9 +384,7 @@ function growAndShrink(): void {
 function parkedForHours(): void {
   const world = worldOf({ exactVolatile: true });
   untilRunsOn(world, 0);
-  let isParked = false;
-  world.command(0, { kind: 'park', name: null }, (reply) => (isParked = reply.isOk));
-  world.runUntil(() => isParked, { withinMs: 3_000, what: 'parked' });
+  park(world, 0);
   world.killGuard(0, { isVolatileKept: true });
   world.run({ forMs: 7_200_000 });
   insist(world.runningOn(name) === 0, 'I18', 'the parked workload does not run');
@@ -401,9 +405,7 @@ function parkedForHours(): void {
 function unparkInVain(): void {
   const world = worldOf();
   untilRunsOn(world, 0);
-  let isParked = false;
-  world.command(0, { kind: 'park', name: null }, (reply) => (isParked = reply.isOk));
-  world.runUntil(() => isParked, { withinMs: 3_000, what: 'parked' });
+  park(world, 0);
   world.run({ forMs: 2_000 });
   world.network.rule = (_from, to) => (to === 0 ? 'drop' : 'pass');
   world.command(0, { kind: 'unpark', name: null });
@@ -420,13 +422,45 @@ function unparkInVain(): void {
   insist(world.holderOf(name) === 0 && world.runningOn(name) === 0, 'L1', 'it does not hold again');
 }
 
+/**
+ * Parked with two of three votes, one of which dies; the third has not heard of it lately, and the host is no candidate any more. It
+ * slept since, so that it has to acquire its lease anew.
+ */
+function unparkAmongStrangers(): void {
+  for (const isOneDead of [false, true]) {
+    const world = worldOf({ candidates: [[2, 0, 1]] });
+    untilRunsOn(world, 2);
+    world.network.rule = (_from, to, message) =>
+      message.kind === 'accept' && message.purpose === 'park' && to === 1 ? 'drop' : 'pass';
+    park(world, 2);
+    world.run({ forMs: 2_000 });
+    world.network.rule = null;
+    world.truth = {
+      ...world.truth,
+      leases: world.truth.leases.map((lease) => ({
+        ...lease,
+        candidates: [hostIdOf(0)],
+      })),
+    };
+    for (const daemon of world.daemons) daemon.refresh();
+    world.sleep(2, 700);
+    world.run({ forMs: 20_000 });
+    if (isOneDead) world.cutPower(0);
+    world.command(2, { kind: 'unpark', name: null });
+    world.runUntil(() => world.stateOf(2, name) === 'active', {
+      withinMs: 6_000,
+      what: 'h2 holds what it had parked',
+    });
+    world.run({ forMs: 5_000 });
+    insist(world.runningOn(name) === 2, 'L1', 'it does not run on');
+  }
+}
+
 /** The only voter dies while a lease is parked with its vote; the others are forced to be the voters. */
 function forcedWhileParked(): void {
   const world = worldOf({ hostCount: 3, voterCount: 1, candidates: [[1, 2]] });
   untilRunsOn(world, 1);
-  let isParked = false;
-  world.command(1, { kind: 'park', name: null }, (reply) => (isParked = reply.isOk));
-  world.runUntil(() => isParked, { withinMs: 3_000, what: 'parked' });
+  park(world, 1);
   world.cutPower(0);
   world.run({ forMs: 1_000 });
   const machines = world.machines.slice(1);
@@ -663,6 +697,7 @@ export const scripts: Readonly<Record<string, () => void>> = {
   growAndShrink,
   parkedForHours,
   unparkInVain,
+  unparkAmongStrangers,
   forcedWhileParked,
   shorterProfile,
   floorsOfNewVoters,
