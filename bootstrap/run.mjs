@@ -10,6 +10,9 @@ import { fail, prepare, root, say, toolEnv } from './setup.mjs';
 
 const codeDirs = ['daemon', 'crdt', 'plugins', 'bootstrap', 'test'];
 
+/** Of one project, in the summary; all of them are in what was printed before. */
+const failuresMax = 20;
+
 const targets = { start, test, check, sim, model, e2e, bench, build };
 
 const [name = '', ...rest] = process.argv.slice(2);
@@ -50,7 +53,7 @@ async function e2e(runtime, args) {
 async function e2eShare(runtime, filters, env) {
   if (process.getuid?.() !== 0) {
     say('the end-to-end tests make network namespaces and engines and need root; run this as root');
-    return { what: 'e2e', passed: 0, failed: 1 };
+    return { what: 'e2e', passed: 0, failed: 1, failures: [] };
   }
   return vitest(runtime, 'e2e', filters, env);
 }
@@ -75,14 +78,32 @@ async function vitest(runtime, project, filters, env) {
 }
 
 function countTests(report, status) {
-  if (!existsSync(report)) return { passed: 0, failed: 1 };
+  if (!existsSync(report)) return { passed: 0, failed: 1, failures: [] };
   const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'));
   // A file that could not be loaded has no tests of its own.
   const unloaded = testResults.filter(
     (file) => file.status === 'failed' && file.assertionResults.length === 0,
   ).length;
   const failed = numFailedTests + unloaded;
-  return { passed: numPassedTests, failed: failed === 0 && status !== 0 ? 1 : failed };
+  return {
+    passed: numPassedTests,
+    failed: failed === 0 && status !== 0 ? 1 : failed,
+    failures: testResults.flatMap(failuresOf).slice(0, failuresMax),
+  };
+}
+
+/** A line per failed test, or for the file that could not be loaded: where, which, and how its message begins. */
+function failuresOf(file) {
+  const name = path.relative(root, file.name);
+  if (file.status === 'failed' && file.assertionResults.length === 0)
+    return [`${name}: ${begin(file.message)}`];
+  return file.assertionResults
+    .filter((result) => result.status === 'failed')
+    .map((result) => `${name} > ${result.fullName}: ${begin(result.failureMessages[0])}`);
+}
+
+function begin(message = '') {
+  return message.split('\n', 1)[0].slice(0, 300);
 }
 
 /** The last line of every test run: 'N passed, N failed'. Nothing run is a failure. */
@@ -91,6 +112,7 @@ function summarise(results) {
   if (results.length > 1)
     for (const { what, passed, failed } of results)
       console.log(`${what}: ${passed} passed, ${failed} failed`);
+  for (const failure of results.flatMap((result) => result.failures)) console.log(`  ${failure}`);
   if (sum('passed') + sum('failed') === 0) say('no test was run');
   console.log(`${sum('passed')} passed, ${sum('failed')} failed`);
   return sum('failed') > 0 || sum('passed') === 0 ? 1 : 0;
