@@ -403,16 +403,19 @@ function keyOf(status: GuardStatus): string {
     status.silentMs > 0,
     status.gateFault,
     status.voters.map(({ host, isReachable, isSilent }) => [host, isReachable, isSilent]),
-    status.leases.map(({ name, state, epoch, holder, gate, mayAcquire, why, candidates }) => [
-      name,
-      state,
-      epoch,
-      holder?.owner ?? null,
-      holder?.state ?? null,
-      gate,
-      mayAcquire,
-      why,
-      candidates,
-    ]),
+    status.leases.map(
+      ({ name, state, epoch, holder, gate, mayAcquire, why, candidates, moving }) => [
+        name,
+        state,
+        epoch,
+        holder?.owner ?? null,
+        holder?.state ?? null,
+        gate,
+        mayAcquire,
+        why,
+        candidates,
+        moving ?? null,
+      ],
+    ),
   ]);
 }

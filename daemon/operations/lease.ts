@@ -7,7 +7,7 @@ import { pointerOf } from '../../crdt/pointer.ts';
 import { ClusterError } from '../errors.ts';
 import type { EditAnswer } from './answers.ts';
 import { define, envParam, findHost, params, runOn, waitParams } from './common.ts';
-import type { LeaseDetails, LeaseRow, MoveAnswer } from './lease-answers.ts';
+import type { CandidateRow, LeaseDetails, LeaseRow, MoveAnswer } from './lease-answers.ts';
 import { command, leaseWorld, moveTimeLimitMs, onHolder, withSteps } from './lease-commands.ts';
 import { forceOperation, parkOperations } from './lease-maintenance.ts';
 import { findLease, leaseNameParam } from './lease-names.ts';
@@ -145,7 +145,7 @@ function assertTakes(
     throw new ClusterError('LEASE_FROZEN', { name, reason });
   }
   if (target === null) {
-    if (rows.some((row) => row.mayTake)) return;
+    if (rows.some((row) => row.mayTake || isAnswerable(row))) return;
     const why = rows.map((row) => `${row.host}: ${row.reasons.map(({ text }) => text).join(', ')}`);
     const reason = `no other host may take over${why.length === 0 ? '' : ` (${why.join('; ')})`}`;
     throw new ClusterError('HANDOVER_ABORTED', { name, reason });
@@ -157,12 +157,17 @@ function assertTakes(
     throw new ClusterError('LEASE_DENIED', { name, host, reason });
   }
   const [first] = row.reasons;
-  if (first === undefined) return;
+  if (first === undefined || isAnswerable(row)) return;
   const reason = row.reasons.map(({ text }) => text).join(', ');
   if (first.code === 'gate-fault') throw new ClusterError('GATE_FAULT', { host, reason });
   if (first.code === 'not-in-sync')
     throw new ClusterError('STALE_COPY', { name: subject.storage, host, reason });
   throw new ClusterError('LEASE_DENIED', { name, host, reason });
+}
+
+/** A guard that was replaced is back before others hear of it: the holder asks it, and hears soon that nobody answers. */
+function isAnswerable({ reasons }: CandidateRow): boolean {
+  return reasons.length > 0 && reasons.every(({ code }) => code === 'guard-down');
 }
 
 function switchPlan(world: LeaseWorld, subject: LeaseSubject, to: string | undefined): MoveAnswer {

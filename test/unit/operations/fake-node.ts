@@ -27,6 +27,7 @@ import type {
   HistoryEntry,
   NodeApi,
 } from '../../../daemon/node-api.ts';
+import type { Clock } from '../../../daemon/ports.ts';
 import { decidedInputs } from '../../../daemon/plan/inputs.ts';
 import type { Holder } from '../../../daemon/plan/leases.ts';
 import type { Blobs, ContainerRuntime } from '../../../plugins/api.ts';
@@ -359,6 +360,7 @@ export interface RunOptions {
   readonly remote?: OperationContext['remote'];
   readonly io?: StreamIo;
   readonly signal?: AbortSignal;
+  readonly clock?: Clock;
   readonly onProgress?: (text: string) => void;
 }
 
@@ -379,7 +381,7 @@ function contextOf(options: RunOptions): OperationContext {
   return {
     node: options.node ?? null,
     caller: { via: 'socket', session: options.isLoggedOut === true ? null : session },
-    clock: {
+    clock: options.clock ?? {
       monotonicMs: () => performance.now(),
       wallMs: () => Date.now(),
       setTimer: (delayMs, fire) => {

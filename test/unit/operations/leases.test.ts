@@ -11,6 +11,8 @@ import { lockOperations } from '../../../daemon/operations/lock.ts';
 import type { LockTicket } from '../../../daemon/operations/lock.ts';
 import type { StatusAnswer } from '../../../daemon/operations/answers.ts';
 import { statusOf } from '../../../daemon/operations/status.ts';
+import type { GuardReply } from '../../../daemon/lease/guard-api.ts';
+import { ManualClock } from '../reconcile/manual-clock.ts';
 import { FakeLeases } from './fake-leases.ts';
 import { FakeNode, runOperation } from './fake-node.ts';
 import type { RunOptions } from './fake-node.ts';
@@ -349,10 +351,78 @@ describe('moving', () => {
     });
     leases.answer = () => ({ isOk: false, code: 'NEVER_HEARD', details: {} });
     await expect(run('lease/release', { name: 'db' })).rejects.toMatchObject({ code: 'INTERNAL' });
-    leases.isConnected = false;
-    await expect(run('lease/park')).rejects.toMatchObject({ code: 'GUARD_UNREACHABLE' });
     const none = runOperation(all, 'lease/park', {}, { node });
     await expect(none).rejects.toMatchObject({ code: 'GUARD_UNREACHABLE' });
+  });
+
+  test('a guard that was replaced a moment ago is waited for, and one that is gone is not waited for long', async () => {
+    holdDb();
+    const clock = new ManualClock();
+    const said: string[] = [];
+    const ask = (name: string, given: object) =>
+      run<MoveAnswer>(name, given, { clock, onProgress: (text) => said.push(text) });
+    leases.isConnected = false;
+    leases.factList.clear();
+    const moving = ask('lease/switch', { name: 'db', to: 'h2' });
+    await clock.advance(900);
+    expect(said).toEqual([]);
+    await clock.advance(600);
+    expect(said).toEqual(['waiting for the guard of this host']);
+    leases.isConnected = true;
+    leases.answer = () => ({ isOk: true, epoch: 8, holder: node.host('h2').id });
+    for (const { name } of node.hostList) leases.setFact(name, {});
+    await clock.advance(500);
+    expect(await moving).toMatchObject({ from: 'h1', to: 'h2', epoch: 8 });
+    leases.isConnected = false;
+    leases.factList.clear();
+    for (const [name, given] of [
+      ['lease/park', {}],
+      ['lease/release', { name: 'db' }],
+    ] as const) {
+      const lost = ask(name, given);
+      const refused = expect(lost).rejects.toMatchObject({ code: 'GUARD_UNREACHABLE' });
+      await clock.advance(5_000);
+      await refused;
+    }
+  });
+
+  test('a target whose guard is said to be away is asked by the holder', async () => {
+    holdDb();
+    leases.setFact('h2', { leasePort: 0 });
+    leases.answer = () => ({
+      isOk: false,
+      code: 'HANDOVER_ABORTED',
+      details: { name: db, reason: `no answer from ${node.host('h2').id} for 3 s` },
+    });
+    await expect(run('lease/switch', { name: 'db', to: 'h2' })).rejects.toMatchObject({
+      code: 'HANDOVER_ABORTED',
+      message: expect.stringMatching(/no answer from h2 for 3 s; the holder goes on/) as unknown,
+    });
+  });
+
+  test('every step is said, and again when one takes long', async () => {
+    const lease = holdDb();
+    const clock = new ManualClock();
+    const said: string[] = [];
+    const answer = Promise.withResolvers<GuardReply>();
+    leases.command = () => answer.promise;
+    const options = { clock, onProgress: (text: string) => said.push(text) };
+    const moved = run<MoveAnswer>('lease/switch', { name: 'db', to: 'h2' }, options);
+    await clock.advance(10);
+    for (const step of ['preparing', 'stopping', 'settling'] as const) {
+      lease.moving = { to: node.host('h2').id, step };
+      leases.changed();
+      await clock.advance(step === 'settling' ? 20_000 : 100);
+    }
+    expect(said).toEqual([
+      'service db: h2 gets ready, h1 goes on',
+      'service db: h2 is ready, it is stopped on h1',
+      'service db: h2 takes over what was written last',
+      'service db: h2 takes over what was written last, for 20 s',
+    ]);
+    answer.resolve({ isOk: true, epoch: 8, holder: node.host('h2').id });
+    expect(await moved).toMatchObject({ to: 'h2', epoch: 8 });
+    expect(clock.pending()).toEqual([]);
   });
 
   test('release says first what stops', async () => {
