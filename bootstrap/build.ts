@@ -26,6 +26,8 @@ const programs = {
   guard: 'daemon/lease/guard/main.ts',
 } as const;
 
+type Program = keyof typeof programs;
+
 /** What the daemon reads at run time from beside itself, as text. */
 const besides = ['bootstrap/join.sh.template', 'bootstrap/install-common.sh'];
 
@@ -61,8 +63,8 @@ export async function layOut(dir: string, version: string): Promise<void> {
   const share = path.join(dir, 'share');
   for (const made of [path.join(dir, 'bin'), lib, share]) await mkdir(made, { recursive: true });
   const packages = new Set<string>();
-  for (const [name, source] of Object.entries(programs)) {
-    const used = await bundleProgram(path.join(root, source), path.join(lib, `${name}.mjs`));
+  for (const name of Object.keys(programs)) {
+    const used = await bundleProgram(name as Program, path.join(lib, `${name}.mjs`));
     for (const place of used) packages.add(place);
   }
   for (const file of besides)
@@ -89,8 +91,8 @@ export async function layOut(dir: string, version: string): Promise<void> {
 }
 
 /** One of the programs as it is in a bundle. */
-export async function buildProgram(name: keyof typeof programs, outfile: string): Promise<void> {
-  await bundleProgram(path.join(root, programs[name]), outfile);
+export async function buildProgram(name: Program, outfile: string): Promise<void> {
+  await bundleProgram(name, outfile);
 }
 
 // ESM output of CommonJS packages needs what CommonJS has.
@@ -102,9 +104,9 @@ const banner = [
 ].join('');
 
 /** Package directories (relative to the root) whose code went in. */
-async function bundleProgram(source: string, outfile: string): Promise<string[]> {
+async function bundleProgram(name: Program, outfile: string): Promise<string[]> {
   const { metafile } = await build({
-    entryPoints: [source],
+    entryPoints: [path.join(root, programs[name])],
     outfile,
     bundle: true,
     platform: 'node',
@@ -118,7 +120,7 @@ async function bundleProgram(source: string, outfile: string): Promise<string[]>
     banner: { js: banner },
     // Building needs a clone; a bundle only packs what it was installed from.
     external: ['./build.ts'],
-    plugins: [withoutUnused],
+    plugins: [without(unused[name])],
     metafile: true,
     logLevel: 'warning',
   });
@@ -126,22 +128,34 @@ async function bundleProgram(source: string, outfile: string): Promise<string[]>
 }
 
 /**
- * Parts of packages that we never call, though they are loaded with them: the engine over ssh (its client has a native
- * part that a single file cannot carry), and gRPC, by which the engine's client builds images. gRPC alone is a seventh
- * of the code and costs the idle daemon several MB.
+ * Parts of packages that we never call, though they are loaded with them. Of the engine's client: ssh (which has a native
+ * part that a single file cannot carry), and gRPC, by which it builds images. gRPC alone is a seventh
+ * of the code and costs the idle daemon several MB. Of Noise: keys and ciphers in JavaScript and WebAssembly. A guard has
+ * Ed25519 keys and the ciphers of Node, see `guard/noise-crypto.ts`; a stranger with another kind of key ends in an error.
  */
-const unused = /^(ssh2|cpu-features|@grpc\/grpc-js|@grpc\/proto-loader)$/;
-
-const withoutUnused: Plugin = {
-  name: 'without-unused',
-  setup(setup) {
-    setup.onResolve({ filter: unused }, ({ path: name }) => ({ path: name, namespace: 'absent' }));
-    setup.onLoad({ filter: /.*/, namespace: 'absent' }, () => ({
-      contents: 'module.exports = {};',
-      loader: 'js',
-    }));
-  },
+const ofEngineClient = /^(ssh2|cpu-features|@grpc\/grpc-js|@grpc\/proto-loader)$/;
+const unused: Record<Program, RegExp> = {
+  daemon: ofEngineClient,
+  cli: ofEngineClient,
+  guard:
+    /^(@noble\/(curves|ciphers)\/.+|@noble\/hashes\/hkdf\.js|@chainsafe\/as-(chacha20poly1305|sha256))$/,
 };
+
+function without(names: RegExp): Plugin {
+  return {
+    name: 'without-unused',
+    setup(setup) {
+      setup.onResolve({ filter: names }, ({ path: name }) => ({ path: name, namespace: 'absent' }));
+      setup.onLoad({ filter: /.*/, namespace: 'absent' }, ({ path: name }) => ({
+        contents: name.startsWith('@chainsafe') ? initialised : 'module.exports = {};',
+        loader: 'js',
+      }));
+    },
+  };
+}
+
+/** Noise makes one when it is loaded, and uses it only when it is given nothing else. */
+const initialised = 'module.exports = { newInstance() {}, ChaCha20Poly1305: class {} };';
 
 function packagesOf(metafile: Metafile): string[] {
   const found = new Set<string>();

@@ -71,7 +71,7 @@ export class Mesh {
       return;
     }
     const transport = new Transport({
-      open: await channelOpener(identity.seed),
+      open: channelOpener(identity.seed),
       certificate: identity.certificate,
       log,
       random,

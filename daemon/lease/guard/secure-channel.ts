@@ -1,10 +1,12 @@
 /** Noise over a plain TCP socket: who is at the other end, and frames of bytes to and from it. */
 import type { Socket } from 'node:net';
 import { noise } from '@libp2p/noise';
-import { generateKeyPairFromSeed } from '@libp2p/crypto/keys';
+import { privateKeyFromRaw } from '@libp2p/crypto/keys';
 import { peerIdFromPrivateKey } from '@libp2p/peer-id';
 import type { MessageStream, StreamMessageEvent } from '@libp2p/interface';
 import { hex } from '../../../crdt/ids.ts';
+import { keyPairFromSeed } from '../../crypto.ts';
+import { noiseCrypto } from './noise-crypto.ts';
 import { SocketStream, silent } from './socket-stream.ts';
 
 /** One byte of kind, four of length, then so many bytes. */
@@ -40,9 +42,11 @@ export type OpenChannel = (
 ) => Promise<(events: ChannelEvents) => SecureChannel>;
 
 /** `seed`: 32 bytes of the guard's own key. */
-export async function channelOpener(seed: Uint8Array): Promise<OpenChannel> {
-  const privateKey = await generateKeyPairFromSeed('Ed25519', seed);
-  const encrypter = noise()({
+export function channelOpener(seed: Uint8Array): OpenChannel {
+  // Seed and public key: with the seed alone it would compute the other by libraries that nothing else here needs.
+  const privateKey = privateKeyFromRaw(Buffer.concat([seed, keyPairFromSeed(seed).publicKey]));
+  if (privateKey.type !== 'Ed25519') throw new Error('a lease key is an Ed25519 key');
+  const encrypter = noise({ crypto: noiseCrypto })({
     privateKey,
     peerId: peerIdFromPrivateKey(privateKey),
     logger: { forComponent: () => silent },

@@ -33,7 +33,7 @@ class Node {
 
   async start(certificate = this.certificate(), port = 0): Promise<this> {
     this.transport = new Transport({
-      open: await channelOpener(this.seed),
+      open: channelOpener(this.seed),
       certificate,
       log: quietLog,
       random: systemRandom,
