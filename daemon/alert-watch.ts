@@ -135,8 +135,13 @@ function exclusiveWork(node: NodeApi, isAnyHeld: boolean): AlertWork[] {
     storage: [...view.storage.values()],
   };
   if (!isAnyHeld) return [];
-  return [...leaseSubjects(inputs).values()].flatMap(({ lease, services }) =>
-    services.map(({ name }) => ({ lease, service: name, runsOn: whereItRuns(node, name) })),
+  return [...leaseSubjects(inputs).values()].flatMap(({ lease, services, settings }) =>
+    services.map(({ name }) => ({
+      lease,
+      service: name,
+      runsOn: whereItRuns(node, name),
+      movesWithoutDaemon: settings.onDaemonDown === 'move',
+    })),
   );
 }
 

@@ -53,6 +53,8 @@ export interface AlertWork {
   readonly service: string;
   /** Hosts that are alive and whose engine says that it runs. */
   readonly runsOn: readonly HostId[];
+  /** It moves when the daemon of its holder stays away. */
+  readonly movesWithoutDaemon: boolean;
 }
 
 export interface AlertSnapshot {
@@ -193,9 +195,13 @@ function hostAlerts(seen: AlertSnapshot, host: AlertHost): Alert[] {
     !host.isConnected && (host.lastSeenMs === null || host.lastSeenMs >= daemonDownMs);
   const held = host.isSelf || host.liveness === 'left' || !isQuiet ? [] : heldBy(seen, host.host);
   if (held.length > 0) {
+    const moving = held.filter(({ name }) =>
+      seen.work.some((work) => work.lease === name && work.movesWithoutDaemon),
+    );
+    const outlook = moving.length === 0 ? 'nothing moves' : `${titlesOf(moving)} will move soon`;
     found.push(
       alert('daemon-down', host.name, {
-        text: `the daemon of ${host.name} does not answer, its guard still holds ${held.join(', ')}; nothing moves`,
+        text: `the daemon of ${host.name} does not answer, its guard still holds ${titlesOf(held)}; ${outlook}`,
         todo: `start the daemon of ${host.name} again`,
       }),
     );
@@ -204,15 +210,18 @@ function hostAlerts(seen: AlertSnapshot, host: AlertHost): Alert[] {
 }
 
 /** By what its guard was heard to hold; parked is meant to be quiet. */
-function heldBy({ status }: AlertSnapshot, host: HostId): string[] {
-  return (status?.leases ?? []).flatMap(({ holder, title }) =>
-    holder !== null &&
-    holder.owner.host === host &&
-    holder.state === 'active' &&
-    holder.remainMs > 0
-      ? [title]
-      : [],
+function heldBy({ status }: AlertSnapshot, host: HostId): LeaseStatus[] {
+  return (status?.leases ?? []).filter(
+    ({ holder }) =>
+      holder !== null &&
+      holder.owner.host === host &&
+      holder.state === 'active' &&
+      holder.remainMs > 0,
   );
+}
+
+function titlesOf(leases: readonly LeaseStatus[]): string {
+  return leases.map(({ title }) => title).join(', ');
 }
 
 /** Runs on a host that does not hold it, while another does. */

@@ -20,6 +20,7 @@ import { gatherLeaseInput, leaseFactsOf } from './lease-input.ts';
 import { giveUpLeases } from './lease-leave.ts';
 import { LeaseHolds } from './lease-hold.ts';
 import { JobScheduler } from './jobs.ts';
+import { withHostNames } from './host-names.ts';
 import { LeaseLink } from './lease-link.ts';
 import { LeaseMoves } from './lease-moves.ts';
 import { LeaseProbes } from './lease-probes.ts';
@@ -347,7 +348,9 @@ export class Leases implements PlanningLeases {
   #onNotice(notice: GuardNotice): void {
     const { member } = this.#options;
     if (notice.kind === 'event') {
-      const { event, severity, text, name } = notice;
+      const { event, severity, name } = notice;
+      const names = new Map(member.node.hosts().map((host) => [host.id as string, host.name]));
+      const text = withHostNames(notice.text, names);
       // One more at every tick of every job would leave no room for anything else.
       if (severity === 'info' && name !== null && isPassing(name)) return;
       member.node.emit({

@@ -2,6 +2,7 @@
 import type { HostView } from '../../crdt/model.ts';
 import { ClusterError, errorTable } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
+import { withHostNames } from '../host-names.ts';
 import type { LeaseApi } from '../lease-api.ts';
 import type { GuardCommand, GuardReply } from '../lease/guard-api.ts';
 import type { NodeApi } from '../node-api.ts';
@@ -91,17 +92,11 @@ export function refusalOf(
   return new ClusterError(code as ErrorCode, {
     env: node.env,
     ...details,
-    reason: typeof why === 'string' ? withNames(why, names) : 'its guard gave no reason',
+    reason: typeof why === 'string' ? withHostNames(why, names) : 'its guard gave no reason',
     host: typeof host === 'string' ? (names.get(host) ?? host) : self,
     name: about.name,
   });
 }
-
-function withNames(text: string, names: ReadonlyMap<string, string>): string {
-  return text.replaceAll(hostId, (id) => names.get(id) ?? id);
-}
-
-const hostId = /\b[0-9a-f]{32}\b/g;
 
 export interface LeaseCall {
   readonly env?: string | undefined;

@@ -3,6 +3,7 @@
  * in about two seconds. The workload writes down itself when it was active.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { eventually } from '../await.ts';
 import { monotonicMs } from '../testbed/exclusive-proof.ts';
 import { ExclusiveRig } from '../testbed/exclusive-rig.ts';
 
@@ -79,19 +80,29 @@ describe('an exclusive workload', { timeout: 240_000 }, () => {
     rig.expectNeverTwo();
   });
 
-  it('goes on where it is while the target of a switch is lost on the way', async () => {
+  it('goes on where it is when the target of a switch does not answer, and moves when it does', async () => {
     const index = await rig.holder();
     const target = (index + 1) % 3;
     const before = await rig.waitWriting();
     await rig.cluster.login(index);
-    await rig.cluster.signalGuard(target, 'STOP');
     const args = ['lease', 'switch', 'writer-disk', '--to', nameOf(target), '--yes', '--json'];
+    await rig.cluster.signalGuard(target, 'STOP');
     const moving = rig.cluster.trellis(index, args);
-    const later = await rig.waitWriting({ sinceMs: monotonicMs() + 5_000 });
+    let isAnswered = false;
+    void moving.finally(() => (isAnswered = true));
+    // Long before the three minutes that a target has to get ready.
+    await eventually(() => isAnswered, { withinMs: 30_000, what: 'the switch is given up' });
+    const { code, data, stderr } = await moving;
+    expect([code, data], stderr).toMatchObject([1, { error: { code: 'HANDOVER_ABORTED' } }]);
+    expect(JSON.stringify(data)).toContain(`no answer from ${nameOf(target)}`);
+    const later = await rig.waitWriting();
     expect([later.host, later.epoch]).toEqual([before.host, before.epoch]);
     await rig.cluster.signalGuard(target, 'CONT');
-    // It is back in time: the switch that waits for it is done.
-    expect((await moving).code).toBe(0);
+    await rig.waitReady();
+    // Right after its guard was replaced: the command waits for the new one.
+    await rig.cluster.signalGuard(index, 'TERM');
+    const moved = await rig.cluster.trellis(index, args);
+    expect(moved.code, `${moved.stdout}${moved.stderr}`).toBe(0);
     expect(await rig.holder()).toBe(target);
     await rig.waitReady();
     rig.expectNeverTwo();

@@ -105,6 +105,13 @@ describe('what is an alert', () => {
     expect(quiet(5_000)).toEqual(['daemon-down:h2']);
     expect(quiet(null)).toEqual(['daemon-down:h2']);
     expect(quiet(60_000, true)).toEqual([]);
+    const words = (movesWithoutDaemon: boolean): string => {
+      const work = [{ lease, service: 'db', runsOn: [], movesWithoutDaemon }];
+      const silent = withHost('h2', { lastSeenMs: 5_000, isConnected: false });
+      return findAlerts({ ...snapshot(silent), work })[0]?.text ?? '';
+    };
+    expect(words(false)).toContain('nothing moves');
+    expect(words(true)).toContain('service db will move soon');
     known.holder = { owner, state: 'parked', remainMs: 900 };
     expect(quiet(60_000)).toEqual([]);
     known.holder = { owner, state: 'active', remainMs: 0 };
@@ -138,7 +145,9 @@ describe('what is an alert', () => {
 
   test('zombie: runs where it is not held, while it is held elsewhere', () => {
     leases.setFact('h2', { held: [{ name: lease, epoch: 4, state: 'active' }] });
-    const work = (...names: string[]) => [{ lease, service: 'db', runsOn: names.map(id) }];
+    const work = (...names: string[]) => [
+      { lease, service: 'db', runsOn: names.map(id), movesWithoutDaemon: false },
+    ];
     expect(found({ work: work('h2') })).toEqual([]);
     expect(found({ work: work('h2', 'h3') })).toEqual(['zombie:db on h3']);
     leases.setFact('h2', { held: [] });
@@ -157,6 +166,7 @@ describe('what is an alert', () => {
       lease,
       service: `s${i}`,
       runsOn: [id('h3')],
+      movesWithoutDaemon: false,
     }));
     leases.setFact('h2', { held: [{ name: lease, epoch: 4, state: 'active' }] });
     expect(found({ work }).length).toBe(64);
