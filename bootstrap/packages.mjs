@@ -1,6 +1,15 @@
 // What tests and engines need from the system: the one list, and how it is installed on Debian.
 import { spawnSync } from 'node:child_process';
-import { existsSync, closeSync, openSync, readSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { fail, say } from './setup.mjs';
 
@@ -14,8 +23,8 @@ export const testPackages = [
   { name: 'conntrack', has: () => onPath('conntrack') },
   { name: 'curl', has: () => onPath('curl') },
   { name: 'rsync', has: () => onPath('rsync') },
-  // A real database for tests of storage; its own server is not needed.
-  { name: 'postgresql', has: () => existsSync('/usr/lib/postgresql') },
+  // A real database for tests of storage, which run it in containers of their own.
+  { name: 'postgresql', has: () => hasPostgres('/usr/lib/postgresql') },
   // The line for machines without curl.
   { name: 'openssl', has: () => onPath('openssl') },
   { name: 'ca-certificates', has: () => existsSync('/etc/ssl/certs/ca-certificates.crt') },
@@ -70,7 +79,35 @@ export function needPackages(list, purpose) {
 /** Root on Debian only. Ends with a message when apt-get fails. */
 export function installPackages(names) {
   apt(['update', '-qq'], 'refresh the package lists');
-  apt(['install', '-y', '-qq', '--no-install-recommends', ...names], `install ${names.join(' ')}`);
+  withoutCluster(names, () =>
+    apt(
+      ['install', '-y', '-qq', '--no-install-recommends', ...names],
+      `install ${names.join(' ')}`,
+    ),
+  );
+}
+
+/**
+ * Debian's postgresql makes a database of the machine's own and starts it, unless a setting says otherwise. It does for as
+ * long as `install` runs; what the machine decides for itself before and after stays as it is.
+ */
+export function withoutCluster(names, install, dir = '/etc/postgresql-common/createcluster.d') {
+  const file = path.join(dir, 'trellis-tests.conf');
+  if (!names.includes('postgresql')) return install();
+  mkdirSync(dir, { recursive: true });
+  writeFileSync(
+    file,
+    '# While tests of Trellis install what they need.\ncreate_main_cluster = false\n',
+  );
+  const remove = () => rmSync(file, { force: true });
+  // An installation that fails ends the process.
+  process.once('exit', remove);
+  try {
+    return install();
+  } finally {
+    remove();
+    process.off('exit', remove);
+  }
 }
 
 function apt(options, what) {
@@ -103,6 +140,14 @@ function which(command) {
 
 export function onPath(command) {
   return which(command) !== null;
+}
+
+/** The server, not only a client. */
+function hasPostgres(dir) {
+  return (
+    existsSync(dir) &&
+    readdirSync(dir).some((version) => existsSync(path.join(dir, version, 'bin', 'postgres')))
+  );
 }
 
 /** An ELF file without an interpreter: the name of the dynamic loader stands in the first page. */

@@ -1,9 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { expect, test } from 'vitest';
-import { enginePackages, missingPackages, testPackages } from '../../../bootstrap/packages.mjs';
+import {
+  enginePackages,
+  missingPackages,
+  testPackages,
+  withoutCluster,
+} from '../../../bootstrap/packages.mjs';
 
 const root = path.resolve(import.meta.dirname, '../../..');
 
@@ -73,4 +78,29 @@ test('a command in a clone runs under an older Node too', () => {
     stdout: expect.stringMatching(/^trellis \d+\.\d+\.\d+\n$/),
     status: 0,
   });
+});
+
+test('no database of the machine is made by the way, also when the installation fails', () => {
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'trellis-packages-'));
+  const settings = path.join(dir, 'createcluster.d');
+  const seen: string[] = [];
+  const install = (): void => {
+    for (const file of readdirSync(settings))
+      seen.push(readFileSync(path.join(settings, file), 'utf8'));
+  };
+  try {
+    withoutCluster(['curl'], () => expect(existsSync(settings)).toBe(false), settings);
+    withoutCluster(['curl', 'postgresql'], install, settings);
+    expect(seen).toEqual([expect.stringContaining('create_main_cluster = false')]);
+    expect(readdirSync(settings)).toEqual([]);
+    const script = `import { withoutCluster } from './bootstrap/packages.mjs';
+      withoutCluster(['postgresql'], () => process.exit(3), ${JSON.stringify(settings)});`;
+    const failed = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      cwd: root,
+    });
+    expect(failed.status).toBe(3);
+    expect(readdirSync(settings)).toEqual([]);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
 });
