@@ -35,6 +35,9 @@ import type { Floors } from './voter-config.ts';
 /** Intent is given up when nobody has pursued the step for so long and nothing was accepted. */
 export const intentIdleMs = 60_000;
 
+/** Forces that overlap; of more, the oldest are forgotten. */
+export const partsMax = 32;
+
 /** What was said about one undecided link. Named by the link before it; n = -1: by force, into `generation`. */
 export interface Slot {
   readonly generation: number;
@@ -48,6 +51,11 @@ export interface ChainState {
   readonly v: 1;
   readonly slot: Slot | null;
   readonly force: Slot | null;
+  /**
+   * Generations above ours in whose forces this host has a part, newest last. `force` tells only of the highest: another may be
+   * chosen after it was asked for a higher one. Absent in older logs.
+   */
+  readonly parts?: readonly number[];
   /** The longest exclusion under the link that this host was in before (generation, n). */
   readonly before: {
     readonly generation: number;
@@ -98,9 +106,12 @@ export class ChainVoter {
     return current.config.voters.length === 2 && this.#intentN === current.config.n;
   }
 
-  /** True when `chosen` is the very link that a force made, and this host was asked for it as a survivor. */
+  /**
+   * True when `chosen` is the very link that a force made, and this host was asked for it as a survivor. Otherwise it counts as
+   * dead: it forgets what it granted, which a survivor must not, since those leases may still be held.
+   */
   tookPart(chosen: ChosenConfig): boolean {
-    const isAsked = this.#state.force?.generation === chosen.config.generation;
+    const isAsked = partsOf(this.#state).includes(chosen.config.generation);
     return isAsked && keepsVoters(chosen) && chosen.electorate.includes(this.#self);
   }
 
@@ -248,7 +259,8 @@ export class ChainVoter {
   }
 
   #keep(slot: Slot, isForce: boolean): DurableRecord {
-    this.#state = isForce ? { ...this.#state, force: slot } : { ...this.#state, slot };
+    const parts = [...new Set([...partsOf(this.#state), slot.generation])].slice(-partsMax);
+    this.#state = isForce ? { ...this.#state, force: slot, parts } : { ...this.#state, slot };
     return chainRecord(this.#state);
   }
 
@@ -270,9 +282,14 @@ export class ChainVoter {
       v: 1,
       slot: null,
       force: force !== null && force.generation > next.config.generation ? force : null,
+      parts: partsOf(this.#state).filter((generation) => generation > next.config.generation),
       before,
     };
   }
+}
+
+function partsOf({ parts, force }: ChainState): readonly number[] {
+  return parts ?? (force === null ? [] : [force.generation]);
 }
 
 function chainRecord(state: ChainState): DurableRecord {

@@ -5,6 +5,7 @@
  * of them throws. Fields that a newer version adds are not looked at.
  */
 import type { HostId } from '../../crdt/ids.ts';
+import { partsMax } from './chain-voter.ts';
 import type { ChainState, Slot } from './chain-voter.ts';
 import { leaseLimits } from './model.ts';
 import type { Ballot, ChosenConfig, LeaseFloor, LeaseName, Owner, VoterConfig } from './model.ts';
@@ -154,6 +155,7 @@ export function readChainState(value: unknown): ChainState | null {
       v: integer(all['v'], 1, 1) as 1,
       slot: nullOr(all['slot'], slot),
       force: nullOr(all['force'], slot),
+      ...(all['parts'] !== undefined && { parts: list(all['parts'], partsMax, generation) }),
       before: before && {
         generation: generation(before['generation']),
         n: number(before['n']),

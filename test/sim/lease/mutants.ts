@@ -5,6 +5,7 @@
  * `falls`: the laws that may catch it. `hunt.first`: seeds that are known to find it fast; `count`: seeds to try after them;
  * `script`: a schedule that finds it, where random search hardly does.
  */
+import { calmLinks } from './options.ts';
 import type { LeaseWorldOptions } from './options.ts';
 
 export interface Mutant {
@@ -48,6 +49,19 @@ const changing: Partial<LeaseWorldOptions> = {
   actEveryMs: 1_200,
   ttlMsMax: 1_600,
   forMs: 60_000,
+};
+
+/** Operators force voters all the time, and what was said arrives late. */
+const forcing: Partial<LeaseWorldOptions> = {
+  hostCount: 3,
+  voterCount: 3,
+  links: { ...calmLinks, park: 0.15, parkMsMax: 3_700 },
+  faults: ['power', 'stop', 'flap'],
+  acts: ['force-voters', 'switch'],
+  faultEveryMs: 4_000,
+  actEveryMs: 700,
+  ttlMsMax: 1_600,
+  forMs: 80_000,
 };
 
 export const mutants: readonly Mutant[] = [
@@ -508,5 +522,18 @@ export const mutants: readonly Mutant[] = [
     ],
     falls: ['L1', 'script'],
     hunt: { script: 'unparkAmongStrangers' },
+  },
+  {
+    name: 'one-force-remembered',
+    breaks: '2.12 force: survivors keep what they granted',
+    file: chainVoter,
+    edits: [
+      {
+        find: 'const isAsked = partsOf(this.#state).includes(chosen.config.generation);',
+        replace: 'const isAsked = this.#state.force?.generation === chosen.config.generation;',
+      },
+    ],
+    falls: [...safety, 'I7'],
+    hunt: { count: 60, options: forcing },
   },
 ];

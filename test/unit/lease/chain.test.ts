@@ -371,6 +371,29 @@ describe('force', () => {
     expect(world.host('a').chain.ref()).toEqual(world.host('b').chain.ref());
   });
 
+  test('a survivor that was asked for a higher generation too took part in the lower one', () => {
+    const world = grown('abc', 'abc');
+    const [a, b] = [world.host('a'), world.host('b')];
+    const ballot = { counter: 9, host: a.id, session: 'f'.repeat(24) };
+    const ask = { kind: 'chain-prepare', env: worldEnv, n: -1, ballot } as const;
+    for (const generation of [1, 5])
+      b.run((now) => b.chain.handle(a.id, { ...ask, generation }, now));
+    b.restart();
+    const { config } = a.chain.current() as ChosenConfig;
+    const forced = (generation: number): ChosenConfig => ({
+      config: { ...config, n: config.n + 1, generation, voters: hosts('ab') },
+      electorate: hosts('ab'),
+      votes: hosts('ab'),
+    });
+    b.run((now) => b.chain.adopt(forced(1), now));
+    expect(b.adoptions.at(-1)).toMatchObject({ chosen: forced(1), mustDrop: false });
+    // Of this one it was never told.
+    b.run((now) => b.chain.adopt(forced(2), now));
+    expect(b.adoptions.at(-1)).toMatchObject({ chosen: forced(2), mustDrop: true });
+    b.run((now) => b.chain.adopt(forced(5), now));
+    expect(b.adoptions.at(-1)).toMatchObject({ chosen: forced(5), mustDrop: false });
+  });
+
   test.each([
     ['a host that is not among the survivors', 'b', 'ac', /not among the survivors/],
     ['an open voter', 'a', 'b', /neither survivor nor named dead: c/],
