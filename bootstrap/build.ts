@@ -15,6 +15,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Metafile, type Plugin } from 'esbuild';
+import { version } from '../daemon/version.ts';
 import { contentHash, writeArchive, type Archive } from './archive.ts';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
@@ -44,9 +45,6 @@ export interface Bundle extends Archive {
 export async function buildBundle(outDir: string): Promise<Bundle> {
   const work = await mkdtemp(path.join(os.tmpdir(), 'trellis-build-'));
   try {
-    const { version } = JSON.parse(await readFile(path.join(root, 'package.json'), 'utf8')) as {
-      version: string;
-    };
     await layOut(work, version);
     await mkdir(outDir, { recursive: true });
     const file = path.join(outDir, `trellis-${version}-linux-${process.arch}.tar.gz`);
@@ -57,14 +55,14 @@ export async function buildBundle(outDir: string): Promise<Bundle> {
   }
 }
 
-/** Everything of the bundle, unpacked, in the empty directory `dir`. */
+/** Everything of the bundle, unpacked, in the empty directory `dir`. Programs say that they are of `version`. */
 export async function layOut(dir: string, version: string): Promise<void> {
   const lib = path.join(dir, 'lib');
   const share = path.join(dir, 'share');
   for (const made of [path.join(dir, 'bin'), lib, share]) await mkdir(made, { recursive: true });
   const packages = new Set<string>();
   for (const name of Object.keys(programs)) {
-    const used = await bundleProgram(name as Program, path.join(lib, `${name}.mjs`));
+    const used = await bundleProgram(name as Program, path.join(lib, `${name}.mjs`), version);
     for (const place of used) packages.add(place);
   }
   for (const file of besides)
@@ -92,7 +90,7 @@ export async function layOut(dir: string, version: string): Promise<void> {
 
 /** One of the programs as it is in a bundle. */
 export async function buildProgram(name: Program, outfile: string): Promise<void> {
-  await bundleProgram(name, outfile);
+  await bundleProgram(name, outfile, version);
 }
 
 // ESM output of CommonJS packages needs what CommonJS has.
@@ -104,7 +102,7 @@ const banner = [
 ].join('');
 
 /** Package directories (relative to the root) whose code went in. */
-async function bundleProgram(name: Program, outfile: string): Promise<string[]> {
+async function bundleProgram(name: Program, outfile: string, release: string): Promise<string[]> {
   const { metafile } = await build({
     entryPoints: [path.join(root, programs[name])],
     outfile,
@@ -120,7 +118,7 @@ async function bundleProgram(name: Program, outfile: string): Promise<string[]> 
     banner: { js: banner },
     // Building needs a clone; a bundle only packs what it was installed from.
     external: ['./build.ts'],
-    plugins: [without(unused[name])],
+    plugins: [without(unused[name]), saying(release)],
     metafile: true,
     logLevel: 'warning',
   });
@@ -148,6 +146,19 @@ function without(names: RegExp): Plugin {
       setup.onResolve({ filter: names }, ({ path: name }) => ({ path: name, namespace: 'absent' }));
       setup.onLoad({ filter: /.*/, namespace: 'absent' }, ({ path: name }) => ({
         contents: name.startsWith('@chainsafe') ? initialised : 'module.exports = {};',
+        loader: 'js',
+      }));
+    },
+  };
+}
+
+/** In place of `daemon/version.ts`. */
+function saying(release: string): Plugin {
+  return {
+    name: 'release',
+    setup(setup) {
+      setup.onLoad({ filter: /\/daemon\/version\.ts$/ }, () => ({
+        contents: `export const version = ${JSON.stringify(release)};`,
         loader: 'js',
       }));
     },

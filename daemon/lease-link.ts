@@ -169,14 +169,6 @@ export class LeaseLink implements LeaseApi {
     });
   }
 
-  /** Replaces a running guard by one of this release; volatile state stays, so nothing that is held is lost. */
-  replace(): void {
-    if (this.#guard === null) return;
-    this.#options.log.info('guard.replaced', { pid: this.#guard.pid, was: this.#guard.version });
-    process.kill(this.#guard.pid, 'SIGTERM');
-    this.#spawnDueMs = Number.NEGATIVE_INFINITY;
-  }
-
   // ---- Connection -------------------------------------------------------------------------------------------------
 
   #connect(): void {
@@ -271,7 +263,7 @@ export class LeaseLink implements LeaseApi {
 
   #greet({ v, version, pid, leasePort }: FromGuard & { kind: 'hello' }): void {
     const { log } = this.#options;
-    // Neighbouring releases understand each other; a guard is replaced by `upgrade` and not by a daemon's start.
+    // Neighbouring releases understand each other; a daemon's start does not replace a guard, its operator does.
     if (Math.abs(v - guardApiVersion) > 1)
       return this.#lose(`it speaks version ${v} and we speak ${guardApiVersion}`);
     this.#helloTimer?.cancel();

@@ -40,7 +40,6 @@ export class ExclusiveRig {
     this.file = join(cluster.bed.dir, 'shared', 'writer.log');
   }
 
-  /** The writer runs and every other host is ready to take over. */
   static async create(options: RigOptions): Promise<ExclusiveRig> {
     const cluster = await TestCluster.create({
       hosts: options.hosts,
@@ -49,6 +48,14 @@ export class ExclusiveRig {
       ),
       hasSharedDisk: true,
     });
+    return ExclusiveRig.on(cluster, options);
+  }
+
+  /**
+   * On a cluster with a shared disk whose hosts have the role 'data'. The writer runs and every other host is ready to take
+   * over; the cluster is gone when that fails.
+   */
+  static async on(cluster: TestCluster, options: RigOptions): Promise<ExclusiveRig> {
     const rig = new ExclusiveRig(cluster, options.probeOn);
     try {
       await writerImage(cluster.bed.host(0), 'demo/writer:1');
