@@ -179,7 +179,10 @@ function objectOf(lease: LeaseName, env: string): ObjectId | null {
   return isObject && /^[0-9a-f]{16}$/.test(object) ? (object as ObjectId) : null;
 }
 
-/** Nothing runs under it, so every member may: it decides who plans by itself and who tends the voters. */
+/**
+ * Nothing runs under it, so every member may: it decides who plans by itself and who tends the voters. That takes a daemon, so
+ * it does not stay where none runs.
+ */
 function plannerLease({ env, self, hosts, view, isLeaving }: LeaseDesiredInput): LeaseDesired {
   const isDrained = hosts.find(({ id }) => id === self)?.isDrained === true;
   const isFrozen = view.hosts.get(self)?.isFrozen === true;
@@ -191,6 +194,7 @@ function plannerLease({ env, self, hosts, view, isLeaving }: LeaseDesiredInput):
       .toSorted((a, b) => hash32(a) - hash32(b) || compareText(a, b))
       .slice(0, leaseLimits.candidatesMax),
     mayAcquire: why === '',
+    onDaemonDown: 'move',
     why: why === '' ? '' : `this host: ${why}`,
   };
 }

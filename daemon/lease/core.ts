@@ -74,7 +74,7 @@ export class GuardCore {
     const memory = start.volatile as CoreMemory | null;
     this.#turn = new Turn(start.self, memory?.token ?? 0);
     this.#turn.begin(now);
-    this.#shared = newShared(start.self, random);
+    this.#shared = newShared(start.self, random, now);
     this.#agents = new Agents(this.#shared);
     this.#wishes = new Wishes(start.self);
     this.#reminders = this.#newReminders();
@@ -364,13 +364,16 @@ export class GuardCore {
     if (isConnected) {
       this.#isDaemonStopping = false;
       shared.daemonGoneMs = Infinity;
+      shared.daemonAwayMs = Infinity;
       this.#reminders.onDaemonHere();
       this.#agents.each((agent) => agent.onDaemonHere(turn));
       return;
     }
-    if (this.#isDaemonStopping) return;
-    shared.daemonGoneMs = turn.authorityMs;
-    this.#reminders.onDaemonGone(turn);
+    shared.daemonAwayMs = turn.authorityMs;
+    if (!this.#isDaemonStopping) {
+      shared.daemonGoneMs = turn.authorityMs;
+      this.#reminders.onDaemonGone(turn);
+    }
     this.#agents.each(() => {});
   }
 

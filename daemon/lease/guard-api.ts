@@ -69,7 +69,10 @@ export interface LeaseDesired {
   readonly fenceCommand: readonly string[];
   /** Extra exclusion after an expiry without release. */
   readonly lockDelayMs: number;
-  /** `stay`: the daemon's death moves nothing. `move`: hand over when the daemon is gone for 30 s and a candidate is ready. */
+  /**
+   * `stay`: the daemon's death moves nothing. `move`: hand over when the daemon is gone for 30 s and a candidate is ready; with
+   * no gate also when it was stopped, and a guard without its daemon does not take it.
+   */
   readonly onDaemonDown: 'stay' | 'move';
 }
 

@@ -492,8 +492,7 @@ export class Handovers {
       return;
     }
     const why = this.#host.whyNotHere();
-    const isUnaided = this.#host.hasGate && !this.#host.isDaemonHere;
-    if (why !== '' || isUnaided) {
+    if (why !== '' || !this.#host.isDaemonHere) {
       const reason = why === '' ? 'its daemon is not running' : why;
       this.#message(from, 'abort', message.id, 0, turn.self, reason, turn);
       return;

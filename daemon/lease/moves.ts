@@ -1,6 +1,7 @@
 /**
  * Handing a lease over unasked: for failing probes, or a daemon that stays away, where the lease says so. Only ever a handover,
- * only to who is ready, and only so often within an hour, whichever hosts made the moves.
+ * only to who is ready, and only so often within an hour, whichever hosts made the moves. A lease that nothing runs under is of
+ * no use to a guard without its daemon, however that went away.
  */
 import type { HostId } from '../../crdt/ids.ts';
 import type { LeaseDesired } from './guard-api.ts';
@@ -67,19 +68,30 @@ export class Moves {
 
   #isWanted(): boolean {
     const host = this.#host;
-    const shared = this.#shared;
     const { desired } = host;
     if (!desired || host.isFrozen || host.handovers.isGiving || !host.isHolding) return false;
-    if (desired.gate === null || desired.candidates.length < 2) return false;
-    if ((shared.desired?.failingProbes.length ?? 0) > 0) return true;
-    return desired.onDaemonDown === 'move' && shared.daemonGoneMs < foreverMs;
+    if (desired.candidates.length < 2) return false;
+    return this.#failingProbes(desired).length > 0 || this.#goneMs(desired) < foreverMs;
+  }
+
+  /** Nothing that runs is hurt by them where nothing runs. */
+  #failingProbes(desired: LeaseDesired): readonly string[] {
+    return desired.gate === null ? [] : (this.#shared.desired?.failingProbes ?? []);
+  }
+
+  /** Since when it should be elsewhere for want of a daemon; Infinity: it need not. */
+  #goneMs(desired: LeaseDesired): number {
+    if (desired.onDaemonDown !== 'move') return Infinity;
+    const { daemonAwayMs, daemonGoneMs } = this.#shared;
+    return desired.gate === null ? daemonAwayMs : daemonGoneMs;
   }
 
   #move(turn: Turn): void {
-    const shared = this.#shared;
-    const probes = shared.desired?.failingProbes ?? [];
-    if (probes.length === 0 && turn.authorityMs < shared.daemonGoneMs + moveLimits.daemonGoneMs) {
-      this.#dueMs = shared.daemonGoneMs + moveLimits.daemonGoneMs;
+    const desired = this.#host.desired!;
+    const probes = this.#failingProbes(desired);
+    const goneDueMs = this.#goneMs(desired) + moveLimits.daemonGoneMs;
+    if (probes.length === 0 && turn.authorityMs < goneDueMs) {
+      this.#dueMs = goneDueMs;
       return;
     }
     this.#dueMs = turn.authorityMs + moveLimits.everyMs;

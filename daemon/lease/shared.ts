@@ -2,6 +2,7 @@
 import type { HostId } from '../../crdt/ids.ts';
 import type { Random } from '../ports.ts';
 import type { GuardDesired } from './guard-api.ts';
+import type { Instant } from './model.ts';
 import type { Ballots, Electorate } from './proposer.ts';
 
 /** What a command for one lease may take at the voters. */
@@ -17,6 +18,8 @@ export interface Shared {
   isDaemonHere: boolean;
   /** On the authority clock, since when the daemon is gone without having said so; Infinity: it is not. */
   daemonGoneMs: number;
+  /** As `daemonGoneMs`, also when it had said so. */
+  daemonAwayMs: number;
   /** The last turn in which anything was renewed, and how long after it that is due again, in parts of the period. */
   renewedAtMs: number;
   renewFactor: number;
@@ -24,7 +27,8 @@ export interface Shared {
   isWatchDue: boolean;
 }
 
-export function newShared(self: HostId, random: Random): Shared {
+/** The daemon has not been heard of yet. */
+export function newShared(self: HostId, random: Random, now: Instant): Shared {
   return {
     self,
     random,
@@ -34,6 +38,7 @@ export function newShared(self: HostId, random: Random): Shared {
     desired: null,
     isDaemonHere: false,
     daemonGoneMs: Infinity,
+    daemonAwayMs: now.authorityMs,
     renewedAtMs: -Infinity,
     renewFactor: 1,
     isWatchDue: false,

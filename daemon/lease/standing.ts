@@ -40,11 +40,17 @@ export class Standing {
     if (!desired.candidates.includes(shared.self)) return 'this host is no candidate';
     if (!desired.mayAcquire) return desired.why === '' ? 'this host may not' : desired.why;
     if (this.isFrozen) return 'frozen';
+    if (this.#isUseless(desired)) return 'its daemon does not run';
     if (this.#untilMs > 0) return this.#why;
     if (this.#isTooLong && gate.hasGate)
       return `its profile ${desired.profile} needs voters that grant ${profiles[desired.profile].exclusionMs} ms`;
     if (gate.state === 'failed') return 'its gate could not be emptied';
     return '';
+  }
+
+  /** Nothing runs under it: it is for the daemon alone, and moves away when that is gone. */
+  #isUseless({ gate, onDaemonDown }: LeaseDesired): boolean {
+    return gate === null && onDaemonDown === 'move' && !this.#shared.isDaemonHere;
   }
 
   /** A frozen environment or host moves nothing by itself; what is taken by command somebody asked for. */

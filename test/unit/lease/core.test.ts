@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { handoverLimits } from '../../../daemon/lease/handover.ts';
+import { moveLimits } from '../../../daemon/lease/moves.ts';
 import type { Accept } from '../../../daemon/lease/messages.ts';
 import { authorityWithin } from '../../../daemon/lease/profiles.ts';
 import { Bench, BenchWorld, chosenOf, db, env, hostId, leaseOf } from './bench-world.ts';
@@ -454,6 +455,27 @@ describe('handover', () => {
     answered(world, from!, 'stop');
     answered(world, best!, 'settle');
     world.runUntil(() => world.holder() === best, 500);
+  });
+
+  test('what only a daemon needs moves to one when its own is gone or was stopped, and is not taken without one', () => {
+    for (const isStopped of [false, true]) {
+      const planner = { gate: null, traffic: [], onDaemonDown: 'move' } as const;
+      const world = running({ lease: planner });
+      const [first, , last] = world.hosts;
+      last!.event({ kind: 'daemon', isConnected: false });
+      if (isStopped) first!.command({ kind: 'daemon-stopping' });
+      first!.event({ kind: 'daemon', isConnected: false });
+      world.run(moveLimits.daemonGoneMs - 1_000);
+      expect(world.holder()).toBe(first);
+      world.runUntil(() => world.holder() === world.hosts[1], 12_000);
+      // The only one with a daemon dies: the others have no use for it.
+      world.hosts[1]!.isAlive = false;
+      world.run(10_000);
+      expect(world.holder()).toBeNull();
+      expect(last!.lease().why).toBe('its daemon does not run');
+      last!.event({ kind: 'daemon', isConnected: true });
+      world.runUntil(() => world.holder() === last, 3_000);
+    }
   });
 
   test('is refused while frozen, for strangers, and where it is not held', () => {
