@@ -1,274 +1,282 @@
-/** Lists that a peer sent, checked field by field into messages: see `codec.ts`. Throws `Malformed` and nothing else. */
+/** Parts of frames that a peer sent, checked field by field into messages: see `codec.ts`. Throws `Malformed` and nothing else. */
 import type { HostId } from '../../crdt/ids.ts';
-import { codecLimits, kinds, learnStates, purposes, refusals, steps } from './codec-words.ts';
+import type { ByteReader } from './codec-bytes.ts';
+import {
+  codecLimits,
+  definitions,
+  kindMax,
+  kinds,
+  learnStates,
+  purposes,
+  refusals,
+  steps,
+} from './codec-words.ts';
 import {
   Malformed,
   acceptedConfig,
   chosenConfig,
-  counter,
-  duration,
+  durationMsMax,
   envName,
-  flag,
-  generation,
-  hash,
-  hostId,
-  integer,
+  floorList,
   leaseName,
-  list,
-  listOf,
-  nullOr,
-  number,
-  sessionId,
   text,
   voterConfig,
 } from './fields.ts';
 import type { ConfigRef, Message } from './messages.ts';
-import type { Ballot, LeaseFloor, Owner } from './model.ts';
+import { leaseLimits } from './model.ts';
+import type { Ballot, LeaseName, Owner } from './model.ts';
 import { chainLimits } from './voter-config.ts';
 
-/** Reads one message after another; every string of the frame is checked once for what it is used as. */
-export class MessageReader {
-  readonly #strings: readonly unknown[];
-  readonly #hosts: (HostId | undefined)[] = [];
-  readonly #sessions: (string | undefined)[] = [];
-  readonly #envs: (string | undefined)[] = [];
-  #fields: readonly unknown[] = [];
-  #at = 0;
+const { counterMax, nameCharsMax, frameBytesMax } = leaseLimits;
 
-  constructor(strings: readonly unknown[]) {
-    this.#strings = strings;
+/** One direction of one connection: remembers what it has been told. What was defined is checked once, then only named. */
+export class MessageReader {
+  readonly #envs: string[] = [];
+  readonly #links: ConfigRef[] = [];
+  readonly #owners: Owner[] = [];
+  readonly #names: LeaseName[] = [];
+  #marksLeft = 0;
+  #watchesLeft = 0;
+
+  begin(): void {
+    this.#marksLeft = codecLimits.marksMax;
+    this.#watchesLeft = codecLimits.watchedMax;
   }
 
-  /** Null: of a kind that is not known here. */
-  message(value: unknown): Message | null {
-    this.#fields = listOf(value);
-    this.#at = 0;
-    switch (this.#next()) {
+  /** Null: a definition, or a message of a kind that is not known here. */
+  part(from: ByteReader): Message | null {
+    const kind = from.number(kindMax);
+    return from.part(() => this.#message(kind, from) ?? this.#define(kind, from));
+  }
+
+  #message(kind: number, from: ByteReader): Message | null {
+    switch (kind) {
       case kinds.prepare:
-        return { kind: 'prepare', ...this.#header(), isForced: this.#flag() };
+        return { kind: 'prepare', ...this.#header(from), isForced: from.number(1) === 1 };
       case kinds.promise:
-        return this.#promise();
-      case kinds.accept:
+        return this.#promise(from);
+      case kinds.accept: {
+        const header = this.#header(from);
+        const word = from.number(2 * purposes.length - 1);
         return {
           kind: 'accept',
-          ...this.#header(),
-          purpose: this.#word(purposes),
-          epoch: this.#counter(),
-          exclusionMs: this.#duration(),
-          isForced: this.#flag(),
+          ...header,
+          purpose: purposes[word >> 1]!,
+          epoch: from.number(counterMax),
+          exclusionMs: from.number(durationMsMax),
+          isForced: (word & 1) === 1,
         };
+      }
       case kinds.accepted: {
-        const header = this.#header();
-        return { kind: 'accepted', ...header, purpose: this.#word(purposes), isFull: this.#flag() };
+        const header = this.#header(from);
+        const word = from.number(2 * purposes.length - 1);
+        const isFull = (word & 1) === 1;
+        return { kind: 'accepted', ...header, purpose: purposes[word >> 1]!, isFull };
       }
       case kinds.reject:
         return {
           kind: 'reject',
-          ...this.#header(),
-          why: this.#word(refusals),
-          promisedCounter: this.#counter(),
-          maxEpoch: this.#counter(),
-          remainMs: this.#duration(),
+          ...this.#header(from),
+          why: wordOf(refusals, from),
+          promisedCounter: from.number(counterMax),
+          maxEpoch: from.number(counterMax),
+          remainMs: from.number(durationMsMax),
         };
       case kinds.release: {
-        const header = this.#header();
-        const successor = nullOr(this.#next(), (place) => this.#hostAt(place));
+        const header = this.#header(from);
+        const successor = from.number(1) === 1 ? (from.hex(16) as HostId) : null;
         return { kind: 'release', ...header, successor };
       }
       default:
-        return this.#hint() ?? this.#link();
+        return this.#hint(kind, from) ?? this.#chain(kind, from);
     }
   }
 
-  /** Messages without a ballot of a lease. */
-  #hint(): Message | null {
-    switch (this.#fields[0]) {
-      case kinds.learn:
-        return {
-          kind: 'learn',
-          env: this.#env(),
-          name: leaseName(this.#next()),
-          owner: this.#owner(),
-          epoch: this.#counter(),
-          remainMs: this.#duration(),
-          state: this.#word(learnStates),
-        };
-      case kinds.watch: {
-        const env = this.#env();
-        return {
-          kind: 'watch',
-          env,
-          names: list(this.#next(), codecLimits.watchNamesMax, leaseName),
-        };
-      }
-      case kinds.expired: {
-        const env = this.#env();
-        return { kind: 'expired', env, name: leaseName(this.#next()), epoch: this.#counter() };
-      }
-      case kinds.handover:
-        return {
-          kind: 'handover',
-          env: this.#env(),
-          name: leaseName(this.#next()),
-          step: this.#word(steps),
-          id: handoverId(this.#next()),
-          epoch: this.#counter(),
-          to: this.#hostAt(this.#next()),
-          reason: text(this.#next(), codecLimits.reasonCharsMax),
-        };
-      default:
-        return null;
-    }
-  }
-
-  #link(): Message | null {
-    switch (this.#fields[0]) {
-      case kinds.config:
-        return { kind: 'config', chosen: chosenConfig(this.#next()) };
-      case kinds['config-ask']:
-        return { kind: 'config-ask', ...this.#ref() };
-      case kinds['chain-prepare']:
-        return { kind: 'chain-prepare', ...this.#ref(), ballot: this.#ballot() };
-      case kinds['chain-promise']:
-        return {
-          kind: 'chain-promise',
-          ...this.#ref(),
-          ballot: this.#ballot(),
-          isOpen: this.#flag(),
-          waitMs: this.#duration(),
-          promised: this.#ballotOrNull(),
-          accepted: nullOr(this.#next(), acceptedConfig),
-          floors: list(this.#next(), chainLimits.floorsMax, (item) => this.#floor(item)),
-          floorRest: this.#counter(),
-        };
-      case kinds['chain-accept']: {
-        const ref = this.#ref();
-        const ballot = this.#ballot();
-        return { kind: 'chain-accept', ...ref, ballot, config: voterConfig(this.#next()) };
-      }
-      case kinds['chain-accepted']:
-        return {
-          kind: 'chain-accepted',
-          ...this.#ref(),
-          ballot: this.#ballot(),
-          hash: hash(this.#next()),
-          isAccepted: this.#flag(),
-          waitMs: this.#duration(),
-          promised: this.#ballotOrNull(),
-        };
-      default:
-        integer(this.#fields[0], 1, chainLimits.numberMax);
-        return null;
-    }
-  }
-
-  #promise(): Message {
+  #promise(from: ByteReader): Message {
+    const header = this.#header(from);
+    const flags = from.number(31);
+    const maxEpoch = from.number(counterMax);
+    const promisedCounter = from.number(counterMax);
+    const live =
+      (flags & 4) === 0
+        ? null
+        : {
+            owner: this.#owner(from),
+            epoch: from.number(counterMax),
+            remainMs: from.number(durationMsMax),
+          };
+    const maxEpochOwner = (flags & 8) === 0 ? null : this.#owner(from);
+    const parkedBy = (flags & 16) === 0 ? null : this.#owner(from);
     return {
       kind: 'promise',
-      ...this.#header(),
-      isOpen: this.#flag(),
-      live: nullOr(this.#next(), (value) => {
-        const [host, session, epoch, remainMs] = listOf(value);
-        return {
-          owner: this.#ownerAt(host, session),
-          epoch: counter(epoch),
-          remainMs: duration(remainMs),
-        };
-      }),
-      maxEpoch: this.#counter(),
-      maxEpochOwner: this.#ownerOrNull(),
-      isReleased: this.#flag(),
-      promisedCounter: this.#counter(),
-      parkedBy: this.#ownerOrNull(),
+      ...header,
+      isOpen: (flags & 1) !== 0,
+      live,
+      maxEpoch,
+      maxEpochOwner,
+      isReleased: (flags & 2) !== 0,
+      promisedCounter,
+      parkedBy,
     };
   }
 
-  #header() {
-    const ref = this.#ref();
-    return { ...ref, name: leaseName(this.#next()), ballot: this.#ballot() };
+  /** Messages without a ballot of a lease. */
+  #hint(kind: number, from: ByteReader): Message | null {
+    switch (kind) {
+      case kinds.learn: {
+        const head = { ...this.#lease(from), epoch: from.number(counterMax) };
+        const owner = this.#owner(from);
+        const remainMs = from.number(durationMsMax);
+        return { kind: 'learn', ...head, owner, remainMs, state: wordOf(learnStates, from) };
+      }
+      case kinds.watch:
+        return { kind: 'watch', env: placeOf(this.#envs, from), names: this.#watched(from) };
+      case kinds.expired:
+        return { kind: 'expired', ...this.#lease(from), epoch: from.number(counterMax) };
+      case kinds.handover:
+        return {
+          kind: 'handover',
+          ...this.#lease(from),
+          epoch: from.number(counterMax),
+          step: wordOf(steps, from),
+          id: from.hex(6),
+          to: from.hex(16) as HostId,
+          reason: text(from.text(frameBytesMax), codecLimits.reasonCharsMax),
+        };
+      default:
+        return null;
+    }
   }
 
-  #ref(): ConfigRef {
-    return { env: this.#env(), generation: generation(this.#next()), n: number(this.#next()) };
+  #watched(from: ByteReader): LeaseName[] {
+    const count = from.number(codecLimits.watchNamesMax);
+    this.#watchesLeft -= count;
+    if (this.#watchesLeft < 0) throw new Malformed('too many names');
+    return Array.from({ length: count }, () => placeOf(this.#names, from));
   }
 
-  #ballot(): Ballot {
-    return this.#ballotAt(this.#next(), this.#next(), this.#next());
+  #chain(kind: number, from: ByteReader): Message | null {
+    switch (kind) {
+      case kinds.config:
+        return { kind: 'config', chosen: chosenConfig(this.#json(from)) };
+      case kinds['config-ask']:
+        return { kind: 'config-ask', ...placeOf(this.#links, from) };
+      case kinds['chain-prepare']:
+        return { kind: 'chain-prepare', ...this.#chainHead(from) };
+      case kinds['chain-promise']: {
+        const head = this.#chainHead(from);
+        const flags = from.number(7);
+        const waitMs = from.number(durationMsMax);
+        const floorRest = from.number(counterMax);
+        return {
+          kind: 'chain-promise',
+          ...head,
+          isOpen: (flags & 1) !== 0,
+          waitMs,
+          promised: (flags & 2) === 0 ? null : this.#ballot(from),
+          accepted: (flags & 4) === 0 ? null : acceptedConfig(this.#json(from)),
+          floors: floorList(this.#json(from)),
+          floorRest,
+        };
+      }
+      case kinds['chain-accept']: {
+        const head = this.#chainHead(from);
+        return { kind: 'chain-accept', ...head, config: voterConfig(this.#json(from)) };
+      }
+      case kinds['chain-accepted']: {
+        const head = this.#chainHead(from);
+        const flags = from.number(3);
+        return {
+          kind: 'chain-accepted',
+          ...head,
+          isAccepted: (flags & 1) !== 0,
+          waitMs: from.number(durationMsMax),
+          hash: from.hex(32),
+          promised: (flags & 2) === 0 ? null : this.#ballot(from),
+        };
+      }
+      default:
+        return null;
+    }
   }
 
-  #ballotOrNull(): Ballot | null {
-    return nullOr(this.#next(), (value) => {
-      const [count, host, session] = listOf(value);
-      return this.#ballotAt(count, host, session);
-    });
+  #define(kind: number, from: ByteReader): null {
+    const { envsMax, linksMax, ownersMax, namesMax } = codecLimits;
+    switch (kind) {
+      case definitions.forget:
+        for (const places of [this.#envs, this.#links, this.#owners, this.#names])
+          places.length = 0;
+        break;
+      case definitions.env:
+        add(this.#envs, envsMax, envName(from.text(nameCharsMax)));
+        break;
+      case definitions.link: {
+        const env = placeOf(this.#envs, from);
+        const generation = from.number(chainLimits.numberMax);
+        add(this.#links, linksMax, {
+          env,
+          generation,
+          n: from.number(chainLimits.numberMax + 1) - 1,
+        });
+        break;
+      }
+      case definitions.owner:
+        add(this.#owners, ownersMax, { host: from.hex(16) as HostId, session: from.hex(12) });
+        break;
+      case definitions.name:
+        add(this.#names, namesMax, leaseName(from.text(nameCharsMax)));
+    }
+    return null;
   }
 
-  #ballotAt(count: unknown, host: unknown, session: unknown): Ballot {
-    return { counter: counter(count), ...this.#ownerAt(host, session) };
+  #header(from: ByteReader): ConfigRef & { readonly name: LeaseName; readonly ballot: Ballot } {
+    const { env, generation, n } = placeOf(this.#links, from);
+    const name = placeOf(this.#names, from);
+    return { env, generation, n, name, ballot: this.#ballot(from) };
   }
 
-  #owner(): Owner {
-    return this.#ownerAt(this.#next(), this.#next());
+  #chainHead(from: ByteReader): ConfigRef & { readonly ballot: Ballot } {
+    const { env, generation, n } = placeOf(this.#links, from);
+    return { env, generation, n, ballot: this.#ballot(from) };
   }
 
-  #ownerOrNull(): Owner | null {
-    return nullOr(this.#next(), (value) => {
-      const [host, session] = listOf(value);
-      return this.#ownerAt(host, session);
-    });
+  #lease(from: ByteReader): { readonly env: string; readonly name: LeaseName } {
+    return { env: placeOf(this.#envs, from), name: placeOf(this.#names, from) };
   }
 
-  #ownerAt(host: unknown, session: unknown): Owner {
-    return { host: this.#hostAt(host), session: this.#sessionAt(session) };
+  #ballot(from: ByteReader): Ballot {
+    const { host, session } = this.#owner(from);
+    return { counter: from.number(counterMax), host, session };
   }
 
-  #floor(value: unknown): LeaseFloor {
-    const [name, epoch, host, session] = listOf(value);
-    return { name: leaseName(name), epoch: counter(epoch), owner: this.#ownerAt(host, session) };
+  #owner(from: ByteReader): Owner {
+    return placeOf(this.#owners, from);
   }
 
-  #hostAt(place: unknown): HostId {
-    const at = this.#place(place);
-    return (this.#hosts[at] ??= hostId(this.#strings[at]));
-  }
-
-  #sessionAt(place: unknown): string {
-    const at = this.#place(place);
-    return (this.#sessions[at] ??= sessionId(this.#strings[at]));
-  }
-
-  #env(): string {
-    const at = this.#place(this.#next());
-    return (this.#envs[at] ??= envName(this.#strings[at]));
-  }
-
-  #place(value: unknown): number {
-    return integer(value, 0, this.#strings.length - 1);
-  }
-
-  #word<T extends string>(words: readonly T[]): T {
-    return words[integer(this.#next(), 0, words.length - 1)] as T;
-  }
-
-  #flag(): boolean {
-    return flag(this.#next());
-  }
-
-  #counter(): number {
-    return counter(this.#next());
-  }
-
-  #duration(): number {
-    return duration(this.#next());
-  }
-
-  #next(): unknown {
-    return this.#fields[this.#at++];
+  #json(from: ByteReader): unknown {
+    const json = from.text(frameBytesMax);
+    for (const char of json) if (char === ',' || char === '[' || char === '{') this.#marksLeft--;
+    if (this.#marksLeft < 0) throw new Malformed('too many values');
+    try {
+      return JSON.parse(json) as unknown;
+    } catch (error) {
+      if (error instanceof SyntaxError) throw new Malformed('not JSON');
+      throw error;
+    }
   }
 }
 
-function handoverId(value: unknown): string {
-  const id = text(value, 12);
-  if (!/^[0-9a-f]{12}$/.test(id)) throw new Malformed('not the id of a handover');
-  return id;
+function add<T>(places: T[], max: number, value: T): void {
+  if (places.length >= max) throw new Malformed('too much to remember');
+  places.push(value);
+}
+
+/** What was defined, by its place. */
+function placeOf<T>(places: readonly T[], from: ByteReader): T {
+  if (places.length === 0) throw new Malformed('a place of nothing');
+  return places[from.number(places.length - 1)]!;
+}
+
+function wordOf<T extends string>(words: readonly T[], from: ByteReader): T {
+  return words[from.number(words.length - 1)]!;
 }

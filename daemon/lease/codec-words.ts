@@ -2,11 +2,16 @@
 import type { Message } from './messages.ts';
 
 export const codecLimits = Object.freeze({
-  /** Commas and brackets of one frame. */
-  marksMax: 48 << 10,
-  /** Different hosts, sessions and environments in one frame. */
-  stringsMax: 4096,
+  /** What one direction of a connection remembers; the writer lets the reader forget all of it before it would be more. */
+  envsMax: 64,
+  linksMax: 256,
+  ownersMax: 1024,
+  namesMax: 8192,
+  /** Names of all `watch` of one frame. */
+  watchedMax: 48 << 10,
   watchNamesMax: 1024,
+  /** Commas and brackets of all JSON of one frame: a small text must not become a large heap. */
+  marksMax: 48 << 10,
   reasonCharsMax: 200,
 });
 
@@ -44,3 +49,9 @@ export const kinds = {
   'chain-accept': 15,
   'chain-accepted': 16,
 } as const satisfies Record<Message['kind'], number>;
+
+/** Parts of a frame that are no messages: what is said once on a connection, and named by its place from then on. */
+export const definitions = { forget: 64, env: 65, link: 66, owner: 67, name: 68 } as const;
+
+/** No kind is ever above this. */
+export const kindMax = 127;

@@ -2,12 +2,15 @@
  * One connection between two guards, from the end of its handshake: certificates first, then frames of messages.
  *
  * The dialer shows its certificate first; the other end shows its own only to a member. Nothing else is read before that.
+ * With the certificate go the versions of frames that are spoken. Two guards that have none in common both say so and part.
  * A connection that does not answer is closed after about a second, so that after a cut the next attempt is a new one and
  * not a retransmission whose pauses have grown to many seconds (Node cannot set the kernel's user timeout).
  */
 import type { HostId } from '../../../crdt/ids.ts';
 import { systemCrypto } from '../../crypto.ts';
 import { readLeaseCertificate, type LeaseCertificate } from '../certificate.ts';
+import { FrameDecoder, FrameEncoder, commonVersion, rangeOf, wireVersions } from '../codec.ts';
+import type { Message } from '../messages.ts';
 import { leaseLimits } from '../model.ts';
 import type { SecureChannel, ChannelEvents, Frame } from './secure-channel.ts';
 
@@ -23,7 +26,12 @@ export interface LinkEvents {
   admit(certificate: LeaseCertificate, leaseKey: string): HostId | null;
   /** Certificates were exchanged: `link.host` is proved. */
   onReady(link: Link): void;
-  onMessages(link: Link, body: Uint8Array): void;
+  /** A member that speaks other versions of frames only; the link is closed. */
+  onOtherVersion(host: HostId, theirs: readonly [number, number]): void;
+  /** `bytes`: of the frame that they came in. */
+  onMessages(link: Link, messages: readonly Message[], bytes: number): void;
+  /** A frame that cannot be read; the link is closed. */
+  onRejected(link: Link, why: string): void;
   onStranger(link: Link): void;
   onClose(link: Link): void;
   onDrain(link: Link): void;
@@ -34,6 +42,8 @@ export class Link {
   readonly #channel: SecureChannel;
   readonly #events: LinkEvents;
   readonly #own: Uint8Array;
+  readonly #encoder = new FrameEncoder();
+  readonly #decoder = new FrameDecoder();
   #host: HostId | null = null;
   #isClosed = false;
   /** Looks of the transport's timer since something was sent that nothing came back for. */
@@ -54,7 +64,7 @@ export class Link {
     this.#events = options.events;
     this.#nowMs = options.nowMs;
     this.lastHeardMs = options.nowMs();
-    this.#own = Buffer.from(JSON.stringify(options.certificate));
+    this.#own = Buffer.from(JSON.stringify({ ...options.certificate, wire: wireVersions }));
     this.#channel = options.open({
       onFrame: (frame) => this.#onFrame(frame),
       onClose: () => this.#onClose(),
@@ -77,11 +87,19 @@ export class Link {
     return this.#host !== null && !this.#isClosed && this.#channel.queuedBytes < kernelBytesMax;
   }
 
-  /** A voter only ever answers: if it waited for something to come back, it would ping the holder after every renewal. */
-  sendMessages(body: Uint8Array, { isAnswer }: { readonly isAnswer: boolean }): void {
-    this.#send(frameKinds.messages, body);
+  /**
+   * Of the frames that they took. A voter only ever answers: if it waited for something to come back, it would ping the holder
+   * after every renewal.
+   */
+  sendMessages(
+    messages: readonly Message[],
+    { isAnswer }: { readonly isAnswer: boolean },
+  ): { readonly frames: number; readonly bytes: number } {
+    const frames = this.#encoder.encode(messages);
+    for (const body of frames) this.#send(frameKinds.messages, body);
     if (!isAnswer) this.#unansweredLooks ??= 0;
     this.#idleLooks = 0;
+    return { frames: frames.length, bytes: frames.reduce((sum, body) => sum + body.length, 0) };
   }
 
   /**
@@ -123,21 +141,40 @@ export class Link {
       this.#onFirst(frame);
       return;
     }
-    if (frame.kind === frameKinds.messages) this.#events.onMessages(this, frame.body);
+    if (frame.kind === frameKinds.messages) this.#onMessages(frame.body);
     if (frame.kind === frameKinds.ping) this.#send(frameKinds.pong, empty);
   }
 
+  #onMessages(body: Uint8Array): void {
+    const messages = this.#decoder.decode(body);
+    if (!('rejected' in messages)) {
+      this.#events.onMessages(this, messages, body.length);
+      return;
+    }
+    this.#events.onRejected(this, messages.rejected);
+    this.close();
+  }
+
   #onFirst({ kind, body }: Frame): void {
-    const certificate =
-      kind === frameKinds.certificate ? readLeaseCertificate(parse(body), systemCrypto) : null;
-    this.#host =
+    const first = kind === frameKinds.certificate ? parse(body) : undefined;
+    const certificate = readLeaseCertificate(first, systemCrypto);
+    const host =
       certificate === null ? null : this.#events.admit(certificate, this.#channel.leaseKey);
-    if (this.#host === null) {
+    if (host === null) {
       this.#events.onStranger(this);
       this.close();
       return;
     }
+    // Also to a member of another version: it says so at its end too.
     if (this.direction === 'inbound') this.#send(frameKinds.certificate, this.#own);
+    const theirs = (first as { readonly wire?: unknown }).wire;
+    if (commonVersion(theirs) === null) {
+      this.#isClosed = true;
+      this.#events.onOtherVersion(host, rangeOf(theirs));
+      this.#channel.end();
+      return;
+    }
+    this.#host = host;
     this.#events.onReady(this);
   }
 

@@ -1,5 +1,5 @@
 /**
- * Messages to and from other guards: who this guard is, whom it speaks with, and how messages become frames. Key and
+ * Messages to and from other guards: who this guard is, and whom it speaks with. Key and
  * certificate are the daemon's to make; until they are there, nobody is spoken with.
  */
 import { readFileSync } from 'node:fs';
@@ -10,7 +10,6 @@ import { reasonOf } from '../../errors.ts';
 import type { Log, Random } from '../../ports.ts';
 import { isAbsent } from '../../store/durable.ts';
 import { readLeaseCertificate, type LeaseCertificate } from '../certificate.ts';
-import { decodeFrame, encodeFrames } from '../codec.ts';
 import type { GuardDesired } from '../guard-api.ts';
 import { guardStateFiles } from '../guard-start.ts';
 import type { Message } from '../messages.ts';
@@ -19,11 +18,13 @@ import { Transport } from './transport.ts';
 
 const identityRetryMs = 1_000;
 
-/** Nothing comes back for these. */
+/** Nothing comes back for these. A hint that is lost is not missed: whoever waits for it asks its own voters again. */
 const answers: ReadonlySet<Message['kind']> = new Set([
   'promise',
   'accepted',
   'reject',
+  'learn',
+  'expired',
   'chain-promise',
   'chain-accepted',
 ]);
@@ -48,7 +49,6 @@ export class Mesh {
   #transport: Transport | null = null;
   #desired: GuardDesired | null = null;
   #retry: NodeJS.Timeout | null = null;
-  #rejected = 0;
   #messagesIn = 0;
   #messagesOut = 0;
   /** 0 until it listens. */
@@ -76,7 +76,7 @@ export class Mesh {
       log,
       random,
       nowMs,
-      onMessages: (from, body) => this.#onMessages(from, body),
+      onMessages: (from, messages) => this.#onMessages(from, messages),
       onPeer,
     });
     this.port = await transport.listen(listen.address, listen.port);
@@ -92,7 +92,7 @@ export class Mesh {
   send(to: HostId, messages: readonly Message[]): void {
     this.#messagesOut += messages.length;
     const isAnswer = messages.every(({ kind }) => answers.has(kind));
-    for (const body of encodeFrames(messages)) this.#transport?.send(to, body, { isAnswer });
+    this.#transport?.send(to, messages, { isAnswer });
   }
 
   counters(): Record<string, number> {
@@ -100,7 +100,6 @@ export class Mesh {
       ...this.#transport?.counters,
       messagesIn: this.#messagesIn,
       messagesOut: this.#messagesOut,
-      framesRejected: this.#rejected,
     };
   }
 
@@ -109,13 +108,7 @@ export class Mesh {
     this.#transport?.close();
   }
 
-  #onMessages(from: HostId, body: Uint8Array): void {
-    const messages = decodeFrame(body);
-    if ('rejected' in messages) {
-      this.#rejected += 1;
-      this.#options.log.warn('guard.frame-rejected', { from, why: messages.rejected });
-      return;
-    }
+  #onMessages(from: HostId, messages: readonly Message[]): void {
     this.#messagesIn += messages.length;
     for (const message of messages) this.#options.onMessage(from, message);
   }

@@ -9,10 +9,14 @@ import { keyPairFromSeed } from '../../crypto.ts';
 import { noiseCrypto } from './noise-crypto.ts';
 import { SocketStream, silent } from './socket-stream.ts';
 
-/** One byte of kind, four of length, then so many bytes. */
-const headBytes = 5;
+/** Of the first frame, whatever the version: one byte of kind, four of length, then so many bytes. */
+const firstHeadBytes = 5;
+/** Of all others: kind and length as one number, 7 bits a byte, low ones first. */
+const headBytesMax = 5;
+const kindBits = 3;
 
 export interface Frame {
+  /** From 0 to 7. */
   readonly kind: number;
   readonly body: Uint8Array;
 }
@@ -24,6 +28,8 @@ export interface SecureChannel {
   /** Bytes that the kernel has not taken yet. */
   readonly queuedBytes: number;
   close(): void;
+  /** As `close`, after what was sent has left. */
+  end(): void;
 }
 
 export interface ChannelEvents {
@@ -80,6 +86,7 @@ function channelOver(
     if (!reader.push(bytes, events)) socket.destroy();
   });
   let isClosed = false;
+  let isFirst = true;
   socket.once('close', () => {
     if (isClosed) return;
     isClosed = true;
@@ -92,35 +99,75 @@ function channelOver(
     leaseKey,
     send: ({ kind, body }) => {
       if (stream.status !== 'open') return;
-      const bytes = Buffer.allocUnsafe(headBytes + body.length);
-      bytes.writeUInt8(kind, 0);
-      bytes.writeUInt32LE(body.length, 1);
-      bytes.set(body, headBytes);
-      stream.send(bytes);
+      const head = isFirst ? firstHeadOf(kind, body.length) : headOf(kind, body.length);
+      isFirst = false;
+      stream.send(Buffer.concat([head, body]));
     },
     get queuedBytes() {
       return socket.writableLength;
     },
     close: () => socket.destroy(),
+    end: () => socket.destroySoon(),
   };
+}
+
+function firstHeadOf(kind: number, length: number): Uint8Array {
+  const head = Buffer.alloc(firstHeadBytes);
+  head.writeUInt8(kind, 0);
+  head.writeUInt32LE(length, 1);
+  return head;
+}
+
+function headOf(kind: number, length: number): Uint8Array {
+  const head: number[] = [];
+  let rest = length * 2 ** kindBits + kind;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) head.push(128 + (rest % 128));
+  return Uint8Array.of(...head, rest);
+}
+
+interface Head {
+  readonly kind: number;
+  readonly length: number;
+  readonly bytes: number;
 }
 
 class FrameReader {
   #buffer: Buffer = Buffer.alloc(0);
+  #isFirst = true;
 
   /** False when the other end breaks the rules. */
   push(bytes: Uint8Array, events: ChannelEvents): boolean {
     this.#buffer =
       this.#buffer.length === 0 ? Buffer.from(bytes) : Buffer.concat([this.#buffer, bytes]);
-    while (this.#buffer.length >= headBytes) {
-      const length = this.#buffer.readUInt32LE(1);
-      if (length > events.bodyBytesMax()) return false;
-      if (this.#buffer.length < headBytes + length) return true;
-      const kind = this.#buffer.readUInt8(0);
-      const body = this.#buffer.subarray(headBytes, headBytes + length);
-      this.#buffer = this.#buffer.subarray(headBytes + length);
-      events.onFrame({ kind, body });
+    for (;;) {
+      const head = this.#isFirst ? firstHeadIn(this.#buffer) : headIn(this.#buffer);
+      if (head === null) return this.#buffer.length < headBytesMax;
+      if (head.length > events.bodyBytesMax()) return false;
+      const end = head.bytes + head.length;
+      if (this.#buffer.length < end) return true;
+      const body = this.#buffer.subarray(head.bytes, end);
+      this.#buffer = this.#buffer.subarray(end);
+      this.#isFirst = false;
+      events.onFrame({ kind: head.kind, body });
     }
-    return true;
   }
+}
+
+/** Null: not all of it is there. */
+function firstHeadIn(buffer: Buffer): Head | null {
+  if (buffer.length < firstHeadBytes) return null;
+  return { kind: buffer.readUInt8(0), length: buffer.readUInt32LE(1), bytes: firstHeadBytes };
+}
+
+/** Null: not all of it is there, or it has no end. */
+function headIn(buffer: Buffer): Head | null {
+  let value = 0;
+  for (let at = 0; at < Math.min(buffer.length, headBytesMax); at++) {
+    const byte = buffer.readUInt8(at);
+    value += (byte & 127) * 128 ** at;
+    if (byte >= 128) continue;
+    const length = Math.floor(value / 2 ** kindBits);
+    return { kind: value % 2 ** kindBits, length, bytes: at + 1 };
+  }
+  return null;
 }

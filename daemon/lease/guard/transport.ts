@@ -9,7 +9,9 @@
 import { createServer, connect, type Server, type Socket } from 'node:net';
 import type { HostId } from '../../../crdt/ids.ts';
 import type { LeaseCertificate } from '../certificate.ts';
+import { wireVersions } from '../codec.ts';
 import type { GuardPeer } from '../guard-api.ts';
+import type { Message } from '../messages.ts';
 import type { Log, Random } from '../../ports.ts';
 import { reasonOf } from '../../errors.ts';
 import { Link, type LinkEvents } from './link.ts';
@@ -37,7 +39,10 @@ export interface TransportCounters {
   bytesIn: number;
   bytesOut: number;
   framesDropped: number;
+  framesRejected: number;
   strangers: number;
+  /** Members met that speak no version of frames that is spoken here. */
+  otherVersions: number;
   dials: number;
   linksLost: number;
 }
@@ -47,7 +52,7 @@ interface Peer {
   entry: GuardPeer;
   readonly links: Set<Link>;
   readonly queue: {
-    readonly body: Uint8Array;
+    readonly messages: readonly Message[];
     readonly isAnswer: boolean;
     readonly atMs: number;
   }[];
@@ -55,6 +60,8 @@ interface Peer {
   redial: NodeJS.Timeout | null;
   failures: number;
   lastHeardMs: number | null;
+  /** Oldest and newest version of frames that it speaks, none of them spoken here; '': not so. */
+  otherVersions: string;
 }
 
 export class Transport {
@@ -63,7 +70,7 @@ export class Transport {
   readonly #log: Log;
   readonly #random: Random;
   readonly #nowMs: () => number;
-  readonly #onMessages: (from: HostId, body: Uint8Array) => void;
+  readonly #onMessages: (from: HostId, messages: readonly Message[]) => void;
   readonly #onPeer: () => void;
   readonly #peers = new Map<HostId, Peer>();
   readonly #unproven = new Set<{ close(): void }>();
@@ -76,7 +83,9 @@ export class Transport {
     bytesIn: 0,
     bytesOut: 0,
     framesDropped: 0,
+    framesRejected: 0,
     strangers: 0,
+    otherVersions: 0,
     dials: 0,
     linksLost: 0,
   };
@@ -87,8 +96,7 @@ export class Transport {
     readonly log: Log;
     readonly random: Random;
     readonly nowMs: () => number;
-    /** The body is only valid during the call. */
-    readonly onMessages: (from: HostId, body: Uint8Array) => void;
+    readonly onMessages: (from: HostId, messages: readonly Message[]) => void;
     /** A peer became reachable or ceased to be. */
     readonly onPeer: () => void;
   }) {
@@ -138,6 +146,7 @@ export class Transport {
           redial: null,
           failures: 0,
           lastHeardMs: null,
+          otherVersions: '',
         };
         this.#peers.set(entry.host, peer);
         this.#dialSoon(peer, 0);
@@ -149,14 +158,14 @@ export class Transport {
     }
   }
 
-  /** `body` is encoded messages; never throws and never blocks. `isAnswer`: nothing is expected to come back for it. */
-  send(to: HostId, body: Uint8Array, { isAnswer = false } = {}): void {
+  /** Never throws and never blocks. `isAnswer`: nothing is expected to come back for these. */
+  send(to: HostId, messages: readonly Message[], { isAnswer = false } = {}): void {
     const peer = this.#peers.get(to);
     if (peer === undefined) {
       this.counters.framesDropped += 1;
       return;
     }
-    peer.queue.push({ body, isAnswer, atMs: this.#nowMs() });
+    peer.queue.push({ messages, isAnswer, atMs: this.#nowMs() });
     this.#flush(peer);
     while (peer.queue.length > queuedFramesMax) {
       peer.queue.shift();
@@ -270,10 +279,15 @@ export class Transport {
         onProved();
         this.#adopt(link);
       },
-      onMessages: (link, body) => {
+      onOtherVersion: (host, theirs) => this.#onOtherVersion(host, theirs),
+      onMessages: (link, messages, bytes) => {
         this.counters.framesIn += 1;
-        this.counters.bytesIn += body.length;
-        if (link.host !== null) this.#onMessages(link.host, body);
+        this.counters.bytesIn += bytes;
+        if (link.host !== null) this.#onMessages(link.host, messages);
+      },
+      onRejected: (link, why) => {
+        this.counters.framesRejected += 1;
+        this.#log.warn('guard.frame-rejected', { from: link.host, why });
       },
       onStranger: () => {
         this.counters.strangers += 1;
@@ -303,12 +317,23 @@ export class Transport {
     return isGood ? host : null;
   }
 
+  /** Said once for each version that it has: it dials again and again. */
+  #onOtherVersion(host: HostId, theirs: readonly [number, number]): void {
+    this.counters.otherVersions += 1;
+    const peer = this.#peers.get(host);
+    if (peer === undefined || peer.otherVersions === theirs.join('-')) return;
+    peer.otherVersions = theirs.join('-');
+    const ours = wireVersions.join('-');
+    this.#log.error('guard.other-version', { host, ours, theirs: peer.otherVersions });
+  }
+
   #adopt(link: Link): void {
     const peer = link.host === null ? undefined : this.#peers.get(link.host);
     if (peer === undefined) {
       link.close();
       return;
     }
+    peer.otherVersions = '';
     peer.links.add(link);
     const same = [...peer.links].filter(({ direction }) => direction === link.direction);
     const max = link.direction === 'outbound' ? 1 : inboundPerPeerMax;
@@ -348,9 +373,10 @@ export class Transport {
         this.counters.framesDropped += 1;
         continue;
       }
-      this.counters.framesOut += 1;
-      this.counters.bytesOut += frame.body.length;
-      link.sendMessages(frame.body, frame);
+      // Only now: what a frame says depends on what its connection was told before.
+      const { frames, bytes } = link.sendMessages(frame.messages, frame);
+      this.counters.framesOut += frames;
+      this.counters.bytesOut += bytes;
     }
   }
 

@@ -6,8 +6,15 @@ import { hex, type ClusterId, type HostId, type NodeId } from '../../../crdt/ids
 import { keyPairFromSeed } from '../../../daemon/crypto.ts';
 import { certifyLeaseKey, type LeaseCertificate } from '../../../daemon/lease/certificate.ts';
 import type { GuardPeer } from '../../../daemon/lease/guard-api.ts';
-import { channelOpener } from '../../../daemon/lease/guard/secure-channel.ts';
+import { FrameEncoder } from '../../../daemon/lease/codec.ts';
+import { frameKinds } from '../../../daemon/lease/guard/link.ts';
+import {
+  channelOpener,
+  type Frame,
+  type SecureChannel,
+} from '../../../daemon/lease/guard/secure-channel.ts';
 import { Transport } from '../../../daemon/lease/guard/transport.ts';
+import type { Message } from '../../../daemon/lease/messages.ts';
 import { leaseLimits } from '../../../daemon/lease/model.ts';
 import { systemRandom } from '../../../daemon/random.ts';
 import { eventually, measureFor } from '../../await.ts';
@@ -20,6 +27,7 @@ class Node {
   readonly hostKeys = keyPairFromSeed(randomBytes(32));
   readonly seed = randomBytes(32);
   readonly got: { from: HostId; text: string }[] = [];
+  readonly errors: string[] = [];
   transport!: Transport;
   port = 0;
 
@@ -35,10 +43,12 @@ class Node {
     this.transport = new Transport({
       open: channelOpener(this.seed),
       certificate,
-      log: quietLog,
+      log: { ...quietLog, error: (event) => void this.errors.push(event) },
       random: systemRandom,
       nowMs: () => performance.now(),
-      onMessages: (from, body) => this.got.push({ from, text: Buffer.from(body).toString() }),
+      onMessages: (from, messages) => {
+        for (const message of messages) this.got.push({ from, text: textOf(message) });
+      },
       onPeer: () => undefined,
     });
     this.port = await this.transport.listen('127.0.0.1', port);
@@ -52,12 +62,20 @@ class Node {
   }
 
   send(to: Node, text: string): void {
-    this.transport.send(to.host, Buffer.from(text));
+    this.transport.send(to.host, [messageOf(text)]);
   }
 
   reaches(other: Node): Promise<unknown> {
     return eventually(() => this.transport.isReachable(other.host), { withinMs: 10_000 });
   }
+}
+
+function messageOf(name: string): Message {
+  return { kind: 'expired', env: 'prod', name, epoch: 1 };
+}
+
+function textOf(message: Message): string {
+  return message.kind === 'expired' ? message.name : `${message.kind}`;
 }
 
 const nodes: Node[] = [];
@@ -114,10 +132,23 @@ describe('frames', () => {
 
   test('as large as the limit pass', async () => {
     const [a, b] = await pair();
-    const text = 'x'.repeat(leaseLimits.frameBytesMax);
-    a.send(b, text);
-    await eventually(() => b.got.length === 1, { withinMs: 10_000 });
-    expect(b.got[0]?.text.length).toBe(text.length);
+    const names = Array.from({ length: 1_024 }, (_, n) => `${n}${'x'.repeat(150)}`);
+    const before = a.transport.counters.bytesOut;
+    a.transport.send(b.host, [{ kind: 'watch', env: 'prod', names }, messageOf('last')]);
+    await eventually(() => b.got.length === 2, { withinMs: 10_000 });
+    expect(b.got.map(({ text }) => text)).toEqual(['watch', 'last']);
+    expect(a.transport.counters.bytesOut - before).toBeGreaterThan(150_000);
+  });
+
+  test('are small when what they name was named before', async () => {
+    const [a, b] = await pair();
+    const sent = (): number => a.transport.counters.bytesOut;
+    a.send(b, 'service/prod/0123456789abcdef');
+    const first = sent();
+    a.send(b, 'service/prod/0123456789abcdef');
+    expect(sent() - first).toBeLessThan(6);
+    await eventually(() => b.got.length === 2, { withinMs: 10_000 });
+    expect(b.got[1]).toEqual(b.got[0]);
   });
 
   test('that wait for a connection are few, and old ones go first', async () => {
@@ -133,8 +164,69 @@ describe('frames', () => {
 
   test('to who is no peer are dropped', async () => {
     const a = await new Node().start();
-    a.transport.send('00'.repeat(16) as HostId, Buffer.from('x'));
+    a.transport.send('00'.repeat(16) as HostId, [messageOf('x')]);
     expect(a.transport.counters.framesDropped).toBe(1);
+  });
+});
+
+/** A member that does as it is told: certificate first, then frames. */
+async function raw(
+  node: Node,
+  target: Node,
+  wire: unknown,
+): Promise<{ channel: SecureChannel; frames: Frame[]; isClosed: () => boolean }> {
+  const socket = connect(target.port, '127.0.0.1');
+  others.push(socket);
+  socket.on('error', () => socket.destroy());
+  const open = await channelOpener(node.seed)(socket, 'outbound', AbortSignal.timeout(10_000));
+  const frames: Frame[] = [];
+  let isClosed = false;
+  const channel = open({
+    onFrame: ({ kind, body }) => frames.push({ kind, body: Uint8Array.from(body) }),
+    onClose: () => (isClosed = true),
+    onDrain: () => undefined,
+    bodyBytesMax: () => leaseLimits.frameBytesMax,
+  });
+  const hello = Buffer.from(JSON.stringify({ ...node.certificate(), wire }));
+  channel.send({ kind: frameKinds.certificate, body: hello });
+  return { channel, frames, isClosed: () => isClosed };
+}
+
+describe('members', () => {
+  test.each([
+    ['of another version of frames', [5, 6]],
+    ['of before versions were named', undefined],
+  ])('%s are told ours and disconnected, and it is said once', async (_what, wire) => {
+    const a = await new Node().start();
+    const b = new Node();
+    a.transport.setPeers([b.entry('127.0.0.1:1')]);
+    for (let round = 1; round <= 2; round += 1) {
+      const { frames, isClosed } = await raw(b, a, wire);
+      await eventually(isClosed, { withinMs: 10_000 });
+      const hello = JSON.parse(Buffer.from(frames[0]!.body).toString()) as { wire: unknown };
+      expect(hello).toMatchObject({ host: a.host, wire: [2, 2] });
+      expect(a.transport.counters).toMatchObject({ otherVersions: round, strangers: 0 });
+    }
+    expect(a.errors).toEqual(['guard.other-version']);
+    expect(a.transport.isReachable(b.host)).toBe(false);
+  });
+
+  test('whose frames cannot be read are disconnected, and heard again on a new connection', async () => {
+    const a = await new Node().start();
+    const b = new Node();
+    a.transport.setPeers([b.entry('127.0.0.1:1')]);
+    const first = await raw(b, a, [2, 3]);
+    await a.reaches(b);
+    const [body] = new FrameEncoder().encode([messageOf('one')]);
+    // The second names what the first, which is missing, would have said.
+    first.channel.send({ kind: frameKinds.messages, body: body!.subarray(6) });
+    await eventually(first.isClosed, { withinMs: 10_000 });
+    expect(a.transport.counters.framesRejected).toBe(1);
+    expect(a.got).toEqual([]);
+    const second = await raw(b, a, [2, 3]);
+    await a.reaches(b);
+    second.channel.send({ kind: frameKinds.messages, body: body! });
+    await eventually(() => a.got.length === 1, { withinMs: 10_000 });
   });
 });
 

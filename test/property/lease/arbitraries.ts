@@ -143,7 +143,9 @@ export const message: fc.Arbitrary<Message> = fc.oneof(
     id: hexOf(12),
     epoch: counter,
     to: hostId,
-    reason: fc.string({ maxLength: 60, unit: 'grapheme' }).map((text) => text.slice(0, 200)),
+    reason: fc
+      .string({ maxLength: 60, unit: 'grapheme' })
+      .map((text) => text.slice(0, 200).toWellFormed()),
   }),
   withHeader(chainHead, fc.record({ kind: kind('chain-prepare') })),
   withHeader(
