@@ -393,7 +393,10 @@ export class LeaseAgent
       this.#onOwnPark(from, message, turn);
       return;
     }
-    if (message.state === 'active') this.#moves.noteTenure(owner.host, epoch, turn);
+    if (message.state === 'active') {
+      this.#moves.noteTenure(owner.host, epoch, turn);
+      this.#news.heard(owner.host, epoch, turn);
+    }
     this.hints.onLearn(message, turn);
     if (message.state === 'released') {
       this.#candidate.onOpening(epoch, turn);

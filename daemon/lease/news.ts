@@ -20,6 +20,8 @@ export class News {
   readonly #host: NewsHost;
   readonly #shared: Shared;
   readonly history = new History();
+  /** The newest that is in the history as somebody's. */
+  #newest: Epoch = 0;
 
   constructor(host: NewsHost, shared: Shared) {
     this.#host = host;
@@ -29,8 +31,16 @@ export class News {
   acquired(wasForced: boolean, turn: Turn): void {
     const { name, epoch } = this.#host;
     const what = wasForced ? 'forced' : 'acquired';
+    this.#newest = Math.max(this.#newest, epoch);
     this.history.add(what, epoch, turn.self, '', turn.authorityMs);
     turn.event(`lease.${what}`, 'info', name, `epoch ${epoch}`);
+  }
+
+  /** Another host has it: so every history has all changes of host that its guard lived to hear of. */
+  heard(host: HostId, epoch: Epoch, turn: Turn): void {
+    if (epoch <= this.#newest) return;
+    this.#newest = epoch;
+    this.history.add('acquired', epoch, host, 'as it was heard of', turn.authorityMs);
   }
 
   /** The whole environment: routes follow the holder. */

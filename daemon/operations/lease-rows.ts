@@ -214,8 +214,11 @@ export function leaseDetails(world: LeaseWorld, subject: LeaseSubject): LeaseDet
     const { epoch, what, why, atWallMs } = entry;
     return { epoch, host: hostName(world, entry.host), what, why, at: isoOf(atWallMs) };
   });
-  const taken = history.findLast(({ epoch, what }) => epoch === row.epoch && starts.has(what));
   const self = hostName(world, world.node.self.host);
+  // Of others it says only when it was heard of.
+  const taken = history.findLast(
+    ({ epoch, what, host }) => host === self && epoch === row.epoch && starts.has(what),
+  );
   return {
     ...row,
     env: world.node.env,

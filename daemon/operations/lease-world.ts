@@ -108,7 +108,8 @@ export function holderOf(world: LeaseWorld, name: LeaseName): Holder | null {
     // The guard's epoch is the newest that anybody tried; the holder's own is what it says itself.
     const said = claimOf(world, name, host);
     const { epoch = own?.epoch ?? 0, state = heard.state } = said ?? {};
-    claims.push({ host, state, epoch, remainMs });
+    // A voter knows of a park at once; what its host says of itself comes later, or never again.
+    claims.push({ host, state: heard.state === 'parked' ? 'parked' : state, epoch, remainMs });
   }
   for (const { host, epoch, state } of world.claims.get(name) ?? []) {
     const isGone = host.liveness === 'dead' || host.liveness === 'left';

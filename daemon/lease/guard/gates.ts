@@ -6,7 +6,15 @@
  * `Gates` gives every act a turn of its own per gate: a newer act makes an older one, which may still be killing, give up.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { GateResult } from '../core-api.ts';
@@ -40,6 +48,8 @@ export interface CgroupTree {
 export function findCgroupTree(root: string | null, mount = '/sys/fs/cgroup'): CgroupTree | string {
   const place = root ?? (existsSync(join(mount, 'freezer')) ? join(mount, 'freezer') : mount);
   if (!existsSync(join(place, 'cgroup.procs'))) return `${place} is no cgroup directory`;
+  if (!isWritable(place))
+    return `${place} cannot be written; a guard needs root and the cgroups of the host, which a container has not`;
   if (existsSync(join(place, 'cgroup.controllers'))) {
     return { version: 'v2', root: place, freezer: new CgroupV2(), others: [] };
   }
@@ -51,6 +61,17 @@ export function findCgroupTree(root: string | null, mount = '/sys/fs/cgroup'): C
           .filter((dir) => existsSync(join(dir, 'cgroup.procs')))
       : [];
   return { version: 'v1', root: place, freezer: new CgroupV1(), others };
+}
+
+/** Also asked when a gate worked earlier in this boot: that may have been outside of the container in which this runs. */
+function isWritable(dir: string): boolean {
+  try {
+    accessSync(dir, constants.W_OK);
+    return true;
+  } catch {
+    // Whatever the reason: nothing can be frozen here.
+    return false;
+  }
 }
 
 /** 'trellis-x-a.slice' would be three levels deep for systemd: dashes are escaped. */

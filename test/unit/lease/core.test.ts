@@ -41,6 +41,25 @@ describe('one lease, three voters', () => {
     expect(world.holder()!.lease().epoch).toBe(2);
   });
 
+  test('every guard has the history of all holders', () => {
+    const world = running();
+    for (let moves = 0; moves < 2; moves++) {
+      const before = world.holder()!;
+      world.run(6_000);
+      before.command({ kind: 'start-failed', name: db, epoch: before.lease().epoch, why: 'no' });
+      world.runUntil(() => world.holder() !== before && world.holder() !== null, 3_000);
+    }
+    world.run(6_000);
+    for (const host of world.hosts) {
+      const holders = host.lease().history.filter(({ what }) => what === 'acquired');
+      expect(holders.map(({ epoch, host: by }) => [epoch, by])).toEqual([
+        [1, hostId(0)],
+        [2, hostId(1)],
+        [3, hostId(2)],
+      ]);
+    }
+  });
+
   test('a release passes it on without waiting for exclusion, and not back here for a while', () => {
     const world = running();
     world.run(1_000);
@@ -569,7 +588,10 @@ describe('a gate that cannot be emptied', () => {
     host.command({ kind: 'start-failed', name: db, epoch: 1, why: 'no such image' });
     world.runUntil(() => world.holder() === world.hosts[1], 1_000);
     expect(host.lease().why).toContain('no such image');
-    expect(host.lease().history.at(-1)).toMatchObject({ what: 'start-failed', epoch: 1 });
+    expect(host.lease().history.slice(-2)).toMatchObject([
+      { what: 'start-failed', epoch: 1, host: hostId(0) },
+      { what: 'acquired', epoch: 2, host: hostId(1) },
+    ]);
   });
 
   test('the fence command runs before a start after an unreleased expiry, and its failure prevents it', () => {

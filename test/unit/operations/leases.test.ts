@@ -96,6 +96,15 @@ describe('lease ls', () => {
     expect(row).toMatchObject({ holder: 'h2', epoch: 3, expiresInMs: 900 });
   });
 
+  test('a park that the voters know of is one, though its host never said so', async () => {
+    const owner = { host: node.host('h2').id, session: 's' };
+    leases.lease(db, { epoch: 3, holder: { owner, state: 'parked', remainMs: 0 } });
+    leases.setFact('h2', { held: [{ name: db, epoch: 3, state: 'active' }] });
+    node.host('h2').liveness = 'dead';
+    const row = (await run<LeaseRow[]>('lease/ls')).find(({ name }) => name === db);
+    expect(row).toMatchObject({ holder: 'h2', epoch: 3, state: 'parked' });
+  });
+
   test('an epoch that somebody else tried in vain is not the holder’s', async () => {
     const owner = { host: node.host('h2').id, session: 's' };
     const holder = { owner, state: 'active', remainMs: 900 } as const;
