@@ -350,7 +350,8 @@ export class Leases implements PlanningLeases {
     if (notice.kind === 'event') {
       const { event, severity, name } = notice;
       const names = new Map(member.node.hosts().map((host) => [host.id as string, host.name]));
-      const text = withHostNames(notice.text, names);
+      const title = this.link.status()?.leases.find((lease) => lease.name === name)?.title ?? name;
+      const text = withHostNames(`${title === null ? '' : `${title}: `}${notice.text}`, names);
       // One more at every tick of every job would leave no room for anything else.
       if (severity === 'info' && name !== null && isPassing(name)) return;
       member.node.emit({

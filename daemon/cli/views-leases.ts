@@ -12,7 +12,7 @@ import type {
   StorageCopyRow,
   StorageRow,
 } from '../operations/lease-answers.ts';
-import { ago, count, pairs, size, state, table, when } from './layout.ts';
+import { ago, pairs, size, state, table, when } from './layout.ts';
 import type { Style } from './terminal.ts';
 import { editedText } from './view-parts.ts';
 import type { Views } from './views.ts';
@@ -124,8 +124,7 @@ function lagText({ state: what, lagMs, isInSync }: StorageCopyRow): string {
 
 function headRows(data: LeaseDetails, style: Style): [string, string][] {
   const { timing } = data;
-  const losses =
-    data.survives < 0 ? 'none' : count(data.survives, 'host loss').replace('losss', 'losses');
+  const losses = data.survives < 0 ? 'none' : lossText(data.survives, 'host loss');
   return [
     ['lease', `${data.title} (${data.name})`],
     ['holder', holderText(data, style)],
@@ -139,6 +138,10 @@ function headRows(data: LeaseDetails, style: Style): [string, string][] {
     ['trouble', data.trouble.map((line) => style.bad(line)).join('; ')],
     ['seen from', data.seenFrom],
   ];
+}
+
+function lossText(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? '' : 'es'}`;
 }
 
 function holderText(data: LeaseDetails, style: Style): string {
@@ -198,7 +201,7 @@ export function quorumText(quorum: QuorumAnswer, style: Style): string {
   const more =
     quorum.survives < 0
       ? style.bad('no lease can change hands now')
-      : `survives: ${quorum.survives} more losses`;
+      : `survives: ${lossText(quorum.survives, 'more loss')}`;
   return [
     ...(rows.length === 0 ? [] : [table(['VOTER', '', 'HEARD'], rows, style).trimEnd()]),
     `${chain}${more}`,

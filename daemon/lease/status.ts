@@ -123,7 +123,8 @@ function holderOf(view: StatusView): LeaseStatus['holder'] {
   if (view.untilMs !== null)
     return { owner, state: 'active', remainMs: Math.max(0, view.untilMs - now.authorityMs) };
   if (view.isParked) return { owner, state: 'parked', remainMs: 0 };
-  if (view.seen) {
+  // A voter that was away keeps what it granted last; whoever has a later epoch says so.
+  if (view.seen && view.seen.epoch >= (hint?.epoch ?? 0)) {
     const { owner: by, state, remainMs } = view.seen;
     return { owner: by, state, remainMs };
   }
