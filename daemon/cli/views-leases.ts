@@ -129,6 +129,10 @@ function headRows(data: LeaseDetails, style: Style): [string, string][] {
     ['lease', `${data.title} (${data.name})`],
     ['holder', holderText(data, style)],
     ['services', data.services.join(', ')],
+    [
+      'moving',
+      data.moving === null ? '' : `to ${data.moving.to ?? 'the best'}: ${data.moving.step}`,
+    ],
     ['time left', leftText(data.expiresInMs)],
     ['profile', timing === null ? '' : profileText(data, timing)],
     ['on loss', data.onLoss ?? ''],

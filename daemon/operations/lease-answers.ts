@@ -61,6 +61,11 @@ export interface LeaseDetails extends Omit<LeaseRow, 'candidates'> {
   /** When the holder took it, ISO 8601 by the holder's clock; null: not known here. */
   readonly since: string | null;
   readonly candidates: readonly CandidateRow[];
+  /** A handover on its way, as the holder says; `to` null: the best of those that get ready. Null: there is none. */
+  readonly moving: {
+    readonly to: string | null;
+    readonly step: 'preparing' | 'stopping' | 'clearing' | 'settling';
+  } | null;
   /** Of the holder, as far as it could be asked. */
   readonly gate: {
     readonly host: string;

@@ -225,6 +225,7 @@ export function leaseDetails(world: LeaseWorld, subject: LeaseSubject): LeaseDet
     services: subject.services,
     since: row.holder === null ? null : (taken?.at ?? null),
     candidates: candidateRows(world, subject),
+    moving: movingOf(world, subject),
     gate:
       own === null || row.holder !== self
         ? null
@@ -235,6 +236,12 @@ export function leaseDetails(world: LeaseWorld, subject: LeaseSubject): LeaseDet
     survives: survivalOf(world, subject, quorum).survives,
     seenFrom: self,
   };
+}
+
+function movingOf(world: LeaseWorld, subject: LeaseSubject): LeaseDetails['moving'] {
+  const moving = statusOfLease(world, subject.name)?.moving ?? null;
+  if (moving === null) return null;
+  return { to: moving.to === null ? null : hostName(world, moving.to), step: moving.step };
 }
 
 const starts = new Set(['acquired', 'handed-over', 'forced']);

@@ -68,6 +68,7 @@ const details: LeaseDetails = {
     { host: 'h3', place: 3, isHolder: false, mayTake: true, reasons: [] },
   ],
   gate: { host: 'h1', state: 'open', fault: null },
+  moving: null,
   timing: {
     exclusionMs: 1_600,
     authorityMs: 1_500,

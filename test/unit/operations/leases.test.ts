@@ -420,6 +420,8 @@ describe('moving', () => {
     await clock.advance(10);
     for (const step of ['preparing', 'stopping', 'settling'] as const) {
       lease.moving = { to: node.host('h2').id, step };
+      const { moving } = await run<LeaseDetails>('lease/show', { name: 'db' });
+      expect(moving).toEqual({ to: 'h2', step });
       leases.changed();
       await clock.advance(step === 'settling' ? 20_000 : 100);
     }
