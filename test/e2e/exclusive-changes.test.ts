@@ -3,6 +3,7 @@
  * becomes of it on a host where it does not come up.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { AlertRow, LeaseDetails } from '../../daemon/operations/lease-answers.ts';
 import { eventually } from '../await.ts';
 import { TestCluster } from '../testbed/cluster.ts';
 import { makeImage } from '../testbed/image.ts';
@@ -125,6 +126,36 @@ describe('an exclusive service', { timeout: 120_000 }, () => {
     const lease = status.leases.find(({ title }) => title === 'service one');
     expect(lease).toMatchObject({ mayAcquire: false });
     expect(lease?.why).toContain('did not start here');
+  });
+
+  it('that comes up nowhere is not tried again and again; an alert says so until it is corrected', async () => {
+    const last = await runningOn();
+    const alert = async (): Promise<AlertRow | null> => {
+      const rows = await cluster.json<AlertRow[]>(0, ['alert', 'ls']);
+      return rows.find(({ id }) => id === 'all-failed:service one') ?? null;
+    };
+    await cluster.json(0, ['host', 'set', `h${last.index + 1}`, 'broken=yes']);
+    await cluster.mustApply(0, desired, []);
+    const raised = await eventually(alert, {
+      withinMs: 90_000,
+      everyMs: 250,
+      what: 'the alert is listed',
+    });
+    expect(raised.text).toMatch(/h1: .*did not start here.*h2: .*did not start here/);
+    const shown = await cluster.json<LeaseDetails>(0, ['lease', 'show', 'one']);
+    expect(shown).toMatchObject({
+      holder: null,
+      trouble: ['nobody holds it', 'no host may take it'],
+    });
+    expect(shown.epoch - last.epoch).toBeLessThanOrEqual(1);
+    for (const name of ['h1', 'h2']) await cluster.json(0, ['host', 'set', name, 'broken=']);
+    await cluster.mustApply(0, desired, []);
+    expect((await runningOn()).epoch).toBeGreaterThan(last.epoch);
+    await eventually(async () => (await alert()) === null, {
+      withinMs: 30_000,
+      everyMs: 250,
+      what: 'the alert is over',
+    });
   });
 
   it('ends in order when it is taken away, and leaves no gate', async () => {
