@@ -130,6 +130,12 @@ export class Acceptor {
     return { owner: seat.owner, epoch: seat.maxEpoch, remainMs, state: 'active' };
   }
 
+  /** Somebody else has a live grant of ours, and no park: of its end, and of its release, we hear first. */
+  refusesUs(name: LeaseName, turn: Turn): boolean {
+    const seen = this.isSilent(turn) ? null : this.peek(name, turn.monoMs);
+    return seen?.state === 'active' && seen.owner.host !== turn.self;
+  }
+
   floors(): { readonly floors: readonly LeaseFloor[]; readonly rest: Epoch } {
     return this.#seats.floors();
   }

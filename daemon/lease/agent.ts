@@ -252,7 +252,7 @@ export class LeaseAgent
     let next = Math.min(this.proposer.nextMs(), this.handovers.nextMs());
     next = Math.min(next, this.isParked ? this.gate.pauseEndMs() : this.gate.nextMs());
     if (this.isHolding) {
-      next = Math.min(next, this.proposer.untilMs, this.hints.tellMs);
+      next = Math.min(next, this.proposer.untilMs, this.hints.tellAtLatestMs);
       if (this.proposer.purpose !== 'park' && this.gate.state !== 'failed')
         next = Math.min(next, this.#renewal.dueMs);
       next = Math.min(next, this.#moves.nextMs());
@@ -318,11 +318,12 @@ export class LeaseAgent
     if (this.desired === null && !this.handovers.isGiving)
       this.handovers.giveUp('unwanted', this.newId(), 'nobody wants it any more', null, turn);
     const isStuck = this.gate.state === 'failed';
-    if (proposer.purpose !== 'park' && this.isRenewalDue(turn) && !isStuck) {
+    const isRenewing = proposer.purpose !== 'park' && this.isRenewalDue(turn) && !isStuck;
+    if (isRenewing) {
       this.#renewal.next(turn);
       proposer.renew(electorate, shared.session, turn);
     }
-    if (turn.authorityMs >= this.hints.tellMs) this.hints.tell('active', this.others(), turn);
+    if (this.hints.isTellDue(isRenewing, turn)) this.hints.tell('active', this.others(), turn);
     this.#moves.settle(turn);
   }
 

@@ -4,7 +4,7 @@
  */
 import { Acquiring } from './acquiring.ts';
 import type { AcquireWish } from './acquiring.ts';
-import { Candidacy } from './candidacy.ts';
+import { Candidacy, candidacyLimits } from './candidacy.ts';
 import { Forcing } from './forcing.ts';
 import type { ForcingHost } from './forcing.ts';
 import type { Gate } from './gate.ts';
@@ -100,7 +100,11 @@ export class Candidate {
     if (outcome.isGrantOut && electorate && !gate.hasGate) proposer.giveBack(electorate, turn);
     if (mustRefuse) this.#refuse(other, turn);
     else if (this.#forcing.isOn && why === 'parked' && other) this.#forcing.onParked(other, turn);
-    else this.candidacy.failed(outcome, turn.authorityMs);
+    else {
+      this.candidacy.failed(outcome, turn.authorityMs);
+      // Other voters know more than ours: they should tell when that ends. Not when it is about to: their answer would come late.
+      if (why === 'busy' && outcome.waitMs >= candidacyLimits.lagMs) this.#shared.isWatchDue = true;
+    }
   }
 
   /** True: it was taken by force. */

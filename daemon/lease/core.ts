@@ -120,6 +120,7 @@ export class GuardCore {
       peers: () => this.#wishes.peers,
       ref: () => this.#ref,
       voters: () => this.#shared.electorate?.voters ?? null,
+      isHeardHere: (name, turn) => this.#isVoter && this.#acceptor.refusesUs(name, turn),
     });
   }
 

@@ -8,6 +8,8 @@ import type { Hint } from './status.ts';
 import type { Turn } from './turn.ts';
 
 const tellIntervalMs = 5_000;
+/** So long the news wait for a renewal to travel with. */
+const tellLateMs = 1_500;
 
 /** What it needs of the lease. */
 export interface HintedHost {
@@ -38,9 +40,14 @@ export class Hints {
     return this.#last?.state === 'active' ? this.#last.owner.host : null;
   }
 
-  /** While it is held: the others are told again. */
-  get tellMs(): number {
-    return this.#tellMs;
+  /** While it is held: the others are told again, with the next renewal or at last by this. */
+  get tellAtLatestMs(): number {
+    return this.#tellMs + tellLateMs;
+  }
+
+  /** `isRenewing`: most of them are asked for a renewal in this turn, and get both in one frame. */
+  isTellDue(isRenewing: boolean, turn: Turn): boolean {
+    return turn.authorityMs >= (isRenewing ? this.#tellMs : this.tellAtLatestMs);
   }
 
   forget(): void {

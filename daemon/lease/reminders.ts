@@ -26,6 +26,8 @@ export interface ReminderPorts {
   ref(): ConfigRef;
   /** In force; null: none are known. */
   voters(): readonly HostId[] | null;
+  /** The voter on this host grants it to another one now: it hears every renewal, a release too, and tells of the end itself. */
+  isHeardHere(name: LeaseName, turn: Turn): boolean;
 }
 
 export class Reminders {
@@ -74,14 +76,22 @@ export class Reminders {
     this.#daemonAlarmMs = Infinity;
   }
 
+  /** The other voters need not say over the wire what our own one knows. */
   sendWatch(turn: Turn): void {
     this.#watchMs = turn.authorityMs + watchIntervalMs;
     const names: LeaseName[] = [];
     for (const lease of this.#ports.leases()) if (lease.hasToHear) names.push(lease.name);
     const voters = this.#ports.voters();
     if (!voters || names.length === 0) return;
-    const message: Watch = { kind: 'watch', env: this.#ports.ref().env, names };
-    for (const voter of voters) turn.send(voter, message);
+    const unheard = names.filter((name) => !this.#ports.isHeardHere(name, turn));
+    for (const voter of voters) {
+      const wanted = voter === turn.self ? names : unheard;
+      if (wanted.length > 0) turn.send(voter, this.#watch(wanted));
+    }
+  }
+
+  #watch(names: readonly LeaseName[]): Watch {
+    return { kind: 'watch', env: this.#ports.ref().env, names };
   }
 
   #askPeers(turn: Turn): void {

@@ -48,6 +48,7 @@ export class Link {
   #isClosed = false;
   /** Looks of the transport's timer since something was sent that nothing came back for. */
   #unansweredLooks: number | null = null;
+  /** Since something came. */
   #idleLooks = 0;
   /** Monotonic milliseconds at which anything came; the transport gives the time. */
   lastHeardMs: number;
@@ -98,7 +99,6 @@ export class Link {
     const frames = this.#encoder.encode(messages);
     for (const body of frames) this.#send(frameKinds.messages, body);
     if (!isAnswer) this.#unansweredLooks ??= 0;
-    this.#idleLooks = 0;
     return { frames: frames.length, bytes: frames.reduce((sum, body) => sum + body.length, 0) };
   }
 

@@ -149,10 +149,10 @@ export const mutants: readonly Mutant[] = [
     file: acceptor,
     edits: [
       {
-        find: 'const isEligible = this.#isEligible(message, from);',
+        find: 'const isEligible = this.#isEligible(message, from, turn);',
         replace: 'const isEligible = true;',
       },
-      { find: 'if (!this.#isEligible(message, from)) {', replace: 'if (false) {' },
+      { find: 'if (!this.#isEligible(message, from, turn)) {', replace: 'if (false) {' },
     ],
     falls: ['I21'],
     hunt: { count: 100, options: { acts: ['candidates', 'switch'], actEveryMs: 700 } },

@@ -631,6 +631,74 @@ describe('locks', () => {
   });
 });
 
+describe('what goes over the wire while nothing happens', () => {
+  /** Kinds of messages between hosts, with when they were sent. */
+  function listen(world: BenchWorld): { kind: string; from: string; to: string; atMs: number }[] {
+    const sent: { kind: string; from: string; to: string; atMs: number }[] = [];
+    world.lose = ({ from, to, message }) => {
+      sent.push({ kind: message.kind, from, to, atMs: world.nowMs });
+      return false;
+    };
+    return sent;
+  }
+
+  test('candidates that vote wait with their own voter: nothing but renewals, and news that go with them', () => {
+    const world = running();
+    world.run(15_000);
+    const sent = listen(world);
+    world.run(20_000);
+    const isRenewal = (kind: string): boolean => kind === 'accept' || kind === 'accepted';
+    expect(new Set(sent.map(({ kind }) => kind))).toEqual(new Set(['accept', 'accepted', 'learn']));
+    const news = sent.filter(({ kind }) => kind === 'learn');
+    expect(news.length).toBeGreaterThanOrEqual(2 * 3);
+    expect(news.length).toBeLessThanOrEqual(2 * 4);
+    for (const { to, atMs } of news)
+      expect(sent).toContainEqual({ kind: 'accept', from: hostId(0), to, atMs });
+    const renewals = sent.filter(({ kind }) => isRenewal(kind)).length;
+    expect(renewals / 20 / 4).toBeLessThan(1_000 / (400 * 0.9));
+  });
+
+  test('candidates that do not vote ask all voters', () => {
+    const world = running({ hosts: 4, voters: 3 });
+    world.run(5_000);
+    const sent = listen(world);
+    world.run(10_000);
+    const watches = sent.filter(({ kind }) => kind === 'watch');
+    expect(new Set(watches.map(({ from }) => from))).toEqual(new Set([hostId(3)]));
+    expect(new Set(watches.map(({ to }) => to))).toEqual(new Set(world.ids.slice(0, 3)));
+    expect(watches.length / 3).toBeGreaterThanOrEqual(3);
+  });
+
+  test('a candidate whose own voter hears nothing of the holder asks the others, and takes over when they tell', () => {
+    const world = running();
+    world.run(3_000);
+    const [holder, candidate] = [hostId(0), hostId(1)];
+    const sent = listen(world);
+    const record = world.lose;
+    world.lose = (flight) =>
+      record(flight) || [flight.from, flight.to].toSorted().join() === [holder, candidate].join();
+    world.run(12_000);
+    const asked = sent.filter(
+      ({ kind, from, to }) => kind === 'watch' && from === candidate && to === hostId(2),
+    );
+    expect(asked.length).toBeGreaterThanOrEqual(3);
+    world.hosts[2]!.desire({ leases: [leaseOf({ candidates: world.ids, mayAcquire: false })] });
+    world.hosts[0]!.isAlive = false;
+    expect(world.runUntil(() => world.holder() !== null, 5_000)).toBeLessThan(1_900);
+    expect(world.holder()!.self).toBe(candidate);
+  });
+
+  test('a candidate whose own voter is silent asks the others', () => {
+    const world = running();
+    world.run(3_000);
+    world.hosts[1]!.event({ kind: 'clock', what: 'suspend' });
+    const sent = listen(world);
+    world.run(3_500);
+    const asked = sent.filter(({ kind, from }) => kind === 'watch' && from === hostId(1));
+    expect(new Set(asked.map(({ to }) => to))).toEqual(new Set([hostId(0), hostId(2)]));
+  });
+});
+
 test('renewals of one host go together', () => {
   const names = Array.from({ length: 20 }, (_, index) => `service/${env}/s${index}`);
   const world = new BenchWorld({ hosts: 3 });
