@@ -405,6 +405,8 @@ stop_service() {
       ;;
   esac
   if [ -s "$run/daemon.pid" ]; then stop_process "$(cat "$run/daemon.pid")" trellis; fi
+  # What would start the guard again goes first.
+  if [ -s "$run/guard/keeper.pid" ]; then stop_process "$(cat "$run/guard/keeper.pid")" trellis-keeper; fi
   if [ -s "$run/guard/guard.pid" ]; then stop_process "$(cat "$run/guard/guard.pid")" guard; fi
   if have nft; then
     for table in $(nft list tables ip 2>/dev/null | awk '$3 ~ /^trellis_x_/ { print $3 }'); do

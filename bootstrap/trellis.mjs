@@ -10,6 +10,11 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 const programs = { daemon: ['main.ts'], guard: ['lease', 'guard', 'main.ts'] };
+const small = ['--max-semi-space-size=1'];
+// As `guardNodeFlags` in the sources, which say why.
+const guardFlags =
+  '--heap-growing-percent=100 --v8-pool-size=1 --no-parallel-scavenge --no-opt --no-maglev --max-lazy';
+const flagsOf = { daemon: small, guard: [...small, ...guardFlags.split(' ')] };
 const isDaemon = Object.hasOwn(programs, process.argv[2] ?? '');
 const main = path.join(
   root,
@@ -37,7 +42,7 @@ if (isNewEnough && !isDaemon) {
     process.stderr.write('trellis: no Node 24 here yet; run `npm start` once in the clone\n');
     process.exit(1);
   }
-  const flags = isDaemon ? ['--max-semi-space-size=1'] : [];
+  const flags = isDaemon ? flagsOf[process.argv[2]] : [];
   const child = spawn(runtime, [...flags, main, ...process.argv.slice(2)], {
     stdio: 'inherit',
     env: { ...process.env, NODE_COMPILE_CACHE: cache },

@@ -28,6 +28,10 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX-2}"
 export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_-131072}"
 case ${1-} in
   daemon) exec "$lib/node" --max-semi-space-size=1 --heap-growing-percent=100 "$lib/daemon.mjs" "$@" ;;
-  guard) exec "$lib/node" --max-semi-space-size=1 --heap-growing-percent=100 "$lib/guard.mjs" "$@" ;;
+  # As `guardNodeFlags` in the sources, which say why.
+  guard)
+    exec "$lib/node" --max-semi-space-size=1 --heap-growing-percent=100 --v8-pool-size=1 --no-parallel-scavenge \
+      --no-opt --no-maglev --max-lazy "$lib/guard.mjs" "$@"
+    ;;
   *) exec "$lib/node" "$lib/cli.mjs" "$@" ;;
 esac

@@ -1,6 +1,7 @@
 /**
  * Starting the guard. It is a process of its own session, so that nothing that happens to the daemon reaches it, and it is
- * never stopped with the daemon: what it holds goes on being held.
+ * never stopped with the daemon: what it holds goes on being held. Its parent is a keeper that starts it again when it is
+ * killed, with or without a daemon.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmdirSync } from 'node:fs';
@@ -8,8 +9,14 @@ import { setPriority } from 'node:os';
 import { dirname, join } from 'node:path';
 import { reasonOf } from './errors.ts';
 import type { HostId } from '../crdt/ids.ts';
-import { guardArguments, guardRunFiles } from './lease/guard-start.ts';
+import {
+  guardArguments,
+  guardMallocSettings,
+  guardNodeFlags,
+  guardRunFiles,
+} from './lease/guard-start.ts';
 import type { GuardStart } from './lease/guard-start.ts';
+import { keeperCommand } from './lease/guard/keeper.ts';
 import type { Log } from './ports.ts';
 import { privateDirMode, privateFileMode } from './store/durable.ts';
 
@@ -32,7 +39,7 @@ export function hasGuardProgram(): boolean {
   return existsSync(guardProgram());
 }
 
-/** Its socket says whether it lives; `onEnd` is called when it has ended, or could not be started. */
+/** Its socket says whether it lives; `onEnd` is called when its keeper has ended, or could not be started. */
 export function startGuard(
   start: GuardStart,
   { log, onEnd }: { readonly log: Log; readonly onEnd: () => void },
@@ -40,10 +47,9 @@ export function startGuard(
   mkdirSync(start.runDir, { recursive: true, mode: privateDirMode });
   const output = openSync(join(start.runDir, guardRunFiles.log), 'a', privateFileMode);
   try {
-    // As small as the daemon: the guard's budget is 45 MB.
-    const small = ['--max-semi-space-size=1', '--heap-growing-percent=100'];
-    const argv = [...small, guardProgram(), ...guardArguments(start)];
-    const child = spawn(process.execPath, argv, {
+    const guard = [process.execPath, ...guardNodeFlags, guardProgram(), ...guardArguments(start)];
+    const { program, args } = keeperCommand(start.runDir, guard);
+    const child = spawn(program, args, {
       // A session of its own: no terminal's ^C and no end of the daemon's session reaches it.
       detached: true,
       cwd: '/',
@@ -99,7 +105,10 @@ function removeTree(dir: string): void {
   rmdirSync(dir);
 }
 
-/** Loading takes five times as long on a busy host, and a guard that is started again has a second. It does this itself later. */
+/**
+ * Loading takes five times as long on a busy host, and a guard that is started again has a second. What the keeper starts
+ * inherits it; the guard does this itself later.
+ */
 function hurry(pid: number | undefined, log: Log): void {
   if (pid === undefined) return;
   try {
@@ -119,10 +128,9 @@ function guardProgram(): string {
 
 function guardEnvironment(): NodeJS.ProcessEnv {
   const kept = ['PATH', 'TRELLIS_BOOT_ID_PATH', 'DOCKER_HOST', 'NODE_COMPILE_CACHE'];
-  return Object.fromEntries(
-    kept.flatMap((name) => {
-      const value = process.env[name];
-      return value === undefined ? [] : [[name, value] as const];
-    }),
-  );
+  const values = kept.flatMap((name) => {
+    const value = process.env[name];
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  return { ...guardMallocSettings, ...Object.fromEntries(values) };
 }

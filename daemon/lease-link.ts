@@ -27,6 +27,7 @@ import type {
 } from './lease/guard-api.ts';
 import { guardRunFiles } from './lease/guard-start.ts';
 import type { GuardStart } from './lease/guard-start.ts';
+import { isKept } from './lease/guard/keeper.ts';
 import { LineSplitter } from './lease/guard/lines.ts';
 import type { Epoch, LeaseName } from './lease/model.ts';
 import type { Clock, Log, Timer } from './ports.ts';
@@ -87,7 +88,7 @@ export class LeaseLink implements LeaseApi {
   #retryMs = retryMsMin;
   #spawnDueMs = Number.NEGATIVE_INFINITY;
   #spawnPauseMs = spawnPauseMsMin;
-  /** One that we started has not ended: it answers in a moment. */
+  /** The keeper that we started has not ended: its guard answers in a moment. */
   #isSpawned = false;
   #nextId = 1;
   #reason = 'it was not asked yet';
@@ -196,7 +197,8 @@ export class LeaseLink implements LeaseApi {
       if (this.#socket !== socket) return;
       const pid = this.#guard?.pid;
       this.#lose('it closed the connection');
-      // Every moment without it counts: what it holds runs out. A lock keeps a second one from doing harm.
+      // Every moment without it counts: what it holds runs out. Its keeper starts it again; where that is gone too, we do. A
+      // lock keeps a second one from doing harm.
       if (pid !== undefined && !isAlive(pid)) this.#spawn();
     });
   }
@@ -206,7 +208,7 @@ export class LeaseLink implements LeaseApi {
     const { start, maySpawn, clock, log } = this.#options;
     const nowMs = clock.monotonicMs();
     if (this.#isStopped || !maySpawn || this.#isSpawned || nowMs < this.#spawnDueMs) return;
-    if (isGuardOfServiceManager(start) || !hasGuardProgram()) return;
+    if (isGuardOfServiceManager(start) || isKept(start.runDir) || !hasGuardProgram()) return;
     this.#spawnDueMs = nowMs + this.#spawnPauseMs;
     this.#spawnPauseMs = Math.min(spawnPauseMsMax, this.#spawnPauseMs * 2);
     this.#retryMs = retryMsMin;

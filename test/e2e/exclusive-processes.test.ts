@@ -59,6 +59,27 @@ describe('on the host of the holder', { timeout: 600_000 }, () => {
     await round(['guard']);
   });
 
+  it('the guard dies while the daemon is stopped: it is back without it, never two', async () => {
+    const index = await rig.holder();
+    const before = await rig.cluster.guardPid(index);
+    const offset = rig.size;
+    await rig.cluster.signalDaemon(index, 'STOP');
+    try {
+      await rig.cluster.signalGuard(index, 'KILL');
+      await eventually(async () => (await rig.cluster.leaseStatus(index)).pid !== before, {
+        withinMs: 20_000,
+        what: 'the guard answers again',
+      });
+      await rig.waitWriting();
+      rig.expectNeverTwo();
+    } finally {
+      await rig.cluster.signalDaemon(index, 'CONT');
+    }
+    await rig.waitReady();
+    expect(rig.proof(offset).falls).toEqual([]);
+    rig.expectNeverTwo();
+  });
+
   it('two die together: never two', async () => {
     await round(['daemon', 'guard']);
     await round(['guard', 'daemon']);

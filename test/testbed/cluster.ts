@@ -108,7 +108,7 @@ export class TestCluster {
     return Number(await this.bed.host(index).mustExec('cat /run/trellis/guard/guard.pid'));
   }
 
-  /** Does not wait: a guard that ends is started again by its daemon. */
+  /** Does not wait: a guard that is killed is started again by its keeper, one that ends by its daemon. */
   async signalGuard(index: number, signal: 'TERM' | 'KILL' | 'STOP' | 'CONT'): Promise<void> {
     const pid = await this.guardPid(index);
     await this.bed.host(index).mustExec(['kill', '-s', signal, String(pid)]);

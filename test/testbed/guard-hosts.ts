@@ -36,7 +36,9 @@ import type {
   LeaseStatus,
   ToGuard,
 } from '../../daemon/lease/guard-api.ts';
+import { guardMallocSettings, guardNodeFlags } from '../../daemon/lease/guard-start.ts';
 import { cgroupsOf } from '../../daemon/lease/guard/freezer.ts';
+import { keeperCommand } from '../../daemon/lease/guard/keeper.ts';
 import { LineSplitter } from '../../daemon/lease/guard/lines.ts';
 import { eventually } from '../await.ts';
 import { cgroupRoots } from '../conformance/lease/scratch-gates.ts';
@@ -53,6 +55,8 @@ export interface WorldOptions {
   readonly hasTraffic?: boolean;
   /** A program in the place of guard-workload.mjs, with the same arguments. */
   readonly workload?: string;
+  /** Each has a keeper that starts it again when it was killed, as where no service manager does. */
+  readonly isKept?: boolean;
 }
 
 export class GuardWorld {
@@ -172,7 +176,10 @@ export class GuardHost {
   readonly port: number;
   readonly #dir: string;
   readonly #hostKeys = keyPairFromSeed(randomBytes(32));
+  /** The guard, or its keeper. */
   #process: ChildProcess | null = null;
+  /** By its own word. */
+  #guardPid = 0;
   #socket: Socket | null = null;
   #lastId = 0;
   readonly #replies = new Map<number, (reply: GuardReply) => void>();
@@ -210,8 +217,19 @@ export class GuardHost {
     return this.#process !== null;
   }
 
+  /** Of the guard; 0: it is not there, or has not said so. */
   get pid(): number {
+    if (this.#isKept) return this.#guardPid;
     return this.#process?.pid ?? 0;
+  }
+
+  get #isKept(): boolean {
+    return this.world.options.isKept === true;
+  }
+
+  /** 0: it has none. */
+  get keeperPid(): number {
+    return this.#isKept ? (this.#process?.pid ?? 0) : 0;
   }
 
   get runDir(): string {
@@ -227,7 +245,22 @@ export class GuardHost {
   }
 
   start(): void {
-    const { program } = this.world;
+    this.starts += 1;
+    this.status = null;
+    this.#guardPid = 0;
+    const child = this.run();
+    this.#process = child;
+    if (child.pid !== undefined) setPriority(child.pid, -20);
+    child.on('exit', () => {
+      if (this.#process !== child) return;
+      this.#process = null;
+      this.#socket?.destroy();
+    });
+    this.#connect(child);
+  }
+
+  /** A process of this host's guard, or of its keeper, that nothing here looks after. */
+  run(): ChildProcess {
     const traffic = this.world.options.hasTraffic === true ? [] : ['--no-traffic'];
     const args = [
       '--state',
@@ -243,30 +276,19 @@ export class GuardHost {
       '--no-realtime',
       ...traffic,
     ];
-    this.starts += 1;
-    this.status = null;
-    const child = spawn(
-      'nsenter',
-      [
-        `--net=/run/netns/${this.world.namespace}`,
-        process.execPath,
-        '--max-semi-space-size=1',
-        program,
-        ...args,
-      ],
-      {
-        stdio: ['ignore', 'inherit', 'inherit'],
-        env: { PATH: process.env['PATH'], TRELLIS_BOOT_ID_PATH: path.join(this.#dir, 'boot-id') },
+    const guard = [process.execPath, ...guardNodeFlags, this.world.program, ...args];
+    const kept = keeperCommand(this.runDir, guard);
+    const command = this.#isKept ? [kept.program, ...kept.args] : guard;
+    return spawn('nsenter', [`--net=/run/netns/${this.world.namespace}`, ...command], {
+      stdio: ['ignore', 'inherit', 'inherit'],
+      // One group: keeper and guard can be ended at once, whichever of them is being started.
+      detached: this.#isKept,
+      env: {
+        ...guardMallocSettings,
+        PATH: process.env['PATH'],
+        TRELLIS_BOOT_ID_PATH: path.join(this.#dir, 'boot-id'),
       },
-    );
-    this.#process = child;
-    if (child.pid !== undefined) setPriority(child.pid, -20);
-    child.on('exit', () => {
-      if (this.#process !== child) return;
-      this.#process = null;
-      this.#socket?.destroy();
     });
-    this.#connect(child);
   }
 
   async greeted(): Promise<void> {
@@ -277,13 +299,14 @@ export class GuardHost {
   }
 
   signal(signal: NodeJS.Signals): void {
-    if (this.#process?.pid !== undefined) process.kill(this.#process.pid, signal);
+    if (this.pid !== 0) process.kill(this.pid, signal);
   }
 
   /** At once, and its workload with it: as a power cut would. */
   kill(): void {
     this.workload?.kill('SIGKILL');
-    this.#process?.kill('SIGKILL');
+    if (this.#isKept) killGroup(this.keeperPid);
+    else this.#process?.kill('SIGKILL');
   }
 
   /** The guard alone. Resolves when it is gone. */
@@ -420,13 +443,18 @@ export class GuardHost {
     // Not there yet, or gone with the guard: the end of the process decides.
     socket.on('error', () => socket.destroy());
     socket.on('close', () => {
-      if (this.#socket === socket) this.#socket = null;
+      if (this.#socket === socket) {
+        this.#socket = null;
+        this.#guardPid = 0;
+        if (this.#isKept) this.status = null;
+      }
       setTimeout(() => this.#connect(child), 10);
     });
   }
 
   #onLine(line: FromGuard): void {
-    if (line.kind === 'status') {
+    if (line.kind === 'hello') this.#guardPid = line.pid;
+    else if (line.kind === 'status') {
       this.status = line.status;
       if (line.id !== null) this.#replies.get(line.id)?.({ isOk: true });
     } else if (line.kind === 'reply') {
@@ -467,6 +495,10 @@ export class GuardHost {
       stdio: ['ignore', 'inherit', 'inherit'],
     });
   }
+}
+
+function killGroup(leader: number): void {
+  if (leader !== 0) process.kill(-leader, 'SIGKILL');
 }
 
 /** A tool's own connection: it says no hello. */

@@ -10,10 +10,11 @@ import { privateDirMode } from '../../store/durable.ts';
 import { lockStateDir } from '../../store/lock.ts';
 import { version } from '../../version.ts';
 import { GuardCore } from '../core.ts';
-import { guardRunFiles } from '../guard-start.ts';
+import { guardRunFiles, lockedStatus } from '../guard-start.ts';
 import { Clocks, readBootId } from './clocks.ts';
 import { findCgroupTree, Gates } from './gates.ts';
 import { Guard } from './guard.ts';
+import { restartVariable } from './keeper.ts';
 import { createGuardLog } from './log.ts';
 import { readSettings, usage, type Settings } from './settings.ts';
 
@@ -48,6 +49,8 @@ async function main(argv: readonly string[]): Promise<void> {
   await guard.start();
   writeFileSync(join(settings.runDir, guardRunFiles.pid), `${process.pid}\n`);
   log.info('guard.started', { version, pid: process.pid, driver });
+  const [restarts, status] = (process.env[restartVariable] ?? '').split(' ');
+  if (status !== undefined) log.warn('guard.restarted', { restarts, status });
   // Held until the process ends.
   process.on('exit', () => lock.release());
 }
@@ -102,5 +105,5 @@ try {
   if (fault.code === 'INTERNAL' && error instanceof Error) {
     process.stderr.write(`${error.stack ?? ''}\n`);
   }
-  process.exit(errorTable[fault.code].exit);
+  process.exit(fault.code === 'STATE_LOCKED' ? lockedStatus : errorTable[fault.code].exit);
 }
