@@ -45,6 +45,8 @@ export interface AcceptorOptions {
   /** `M` of the configuration in force. */
   readonly ttlMsMax: () => number;
   readonly env: () => string;
+  /** This voter has lost what it promised to keep: see `voter-memory.ts`. */
+  readonly hasForgotten: () => boolean;
   /** Of the configuration in force. */
   readonly voters: () => readonly HostId[];
 }
@@ -99,13 +101,21 @@ export class Acceptor {
     this.#seats.forget();
   }
 
+  /** They are from before this voter forgot; those that count are kept by the others. */
+  dropParks(turn: Turn): void {
+    for (const seat of this.#seats.all()) {
+      seat.parked = null;
+      this.#answers.save(seat, turn);
+    }
+  }
+
   /** On the monotonic clock; may be in the past. */
   get silentUntilMs(): number {
     return this.#silentUntilMs;
   }
 
   isSilent(turn: Turn): boolean {
-    return turn.monoMs < this.#silentUntilMs;
+    return this.#options.hasForgotten() || turn.monoMs < this.#silentUntilMs;
   }
 
   nextMs(): number {

@@ -25,7 +25,6 @@ import type {
 import { compareBallots, majorityOf } from './model.ts';
 import type { Ballot, ChosenConfig, Instant, VoterConfig } from './model.ts';
 import {
-  chainLimits,
   compareRefs,
   configHash,
   mergeFloors,
@@ -83,12 +82,19 @@ export class ChainProposer {
   #failures = 0;
   #hasGoal = false;
 
-  constructor(options: { self: HostId; random: Random; counter: number }) {
+  /** `counter`, `generation`: from before this start, below which nothing is asked. */
+  constructor(options: { self: HostId; random: Random; counter: number; generation: number }) {
     this.#self = options.self;
+    this.#generationSeen = options.generation;
     this.#random = options.random;
     this.#counter = options.counter;
     // Ballots of different runs differ by this; nothing about them needs the disk.
     this.#session = hex(options.random.bytes(12));
+  }
+
+  /** Somebody has, or had, voters of this generation: a force is above it. */
+  sawGeneration(generation: number): void {
+    this.#generationSeen = Math.max(this.#generationSeen, generation);
   }
 
   /** A link took effect: whatever was asked before is over. */
@@ -218,7 +224,7 @@ export class ChainProposer {
       { floors: base.config.floors, rest: base.config.floorRest },
     ]);
     const isForce = goal.kind === 'force';
-    const { floors, rest } = isForce ? raiseAll(merged, chainLimits.forceEpochJump) : merged;
+    const { floors, rest } = isForce ? raiseAll(merged, ref.generation) : merged;
     return {
       env: base.config.env,
       n: base.config.n + 1,

@@ -39,6 +39,7 @@ import {
   noLink,
   refOf,
 } from './voter-config.ts';
+import { VoterMemory, remembersAgain } from './voter-memory.ts';
 
 export const chainTimes = Object.freeze({
   /** News to one peer at most so often. */
@@ -75,6 +76,8 @@ export interface Adoption {
    * held here must be fenced at once, and the acceptor must forget records and promises (epochs stay).
    */
   readonly mustDrop: boolean;
+  /** What this voter had forgotten counts no more: it votes again, and what is left of the time before is void. */
+  readonly endsLoss: boolean;
 }
 
 /** What the chain needs of the hub. */
@@ -122,6 +125,7 @@ export class Chain {
   readonly #isFounder: boolean;
   readonly #ports: ChainPorts;
   readonly #voter: ChainVoter;
+  readonly #memory: VoterMemory;
   readonly #proposer: ChainProposer;
   #chosen: ChosenConfig | null = null;
   /** On its way to the disk. */
@@ -142,10 +146,12 @@ export class Chain {
     const found = readDurable(options.durable, options.env);
     this.#chosen = found.chosen;
     this.#voter = new ChainVoter({ self: options.self, ...found });
+    this.#memory = new VoterMemory(options.durable, options.env);
     this.#proposer = new ChainProposer({
       self: options.self,
       random: options.random,
       counter: this.#voter.promisedCounter,
+      generation: this.#memory.generation,
     });
   }
 
@@ -176,6 +182,12 @@ export class Chain {
     return refOf(this.#chosen.config);
   }
 
+  /** With it others are asked for newer voters. Who forgot names a generation that it had: nobody shall force another of that number. */
+  askRef(): ConfigRef {
+    const ref = this.ref();
+    return { ...ref, generation: Math.max(ref.generation, this.#memory.generation) };
+  }
+
   isVoter(): boolean {
     return this.#chosen?.config.voters.includes(this.#self) ?? false;
   }
@@ -185,9 +197,17 @@ export class Chain {
     return this.#chosen !== null && this.#voter.isFull(this.#chosen);
   }
 
+  /** This voter has lost what it promised to keep, and is silent until it was let in anew: see `voter-memory.ts`. */
+  get hasForgotten(): boolean {
+    return this.#memory.isLost;
+  }
+
   /** Longest exclusion that this host may have granted under this link or the one before: what a silence must cover. */
   exclusionMsMax(): number {
-    return this.#chosen === null ? 0 : this.#voter.exclusionMsMax(this.#chosen);
+    const lostMs = this.#memory.ttlMsMax;
+    return this.#chosen === null
+      ? lostMs
+      : Math.max(lostMs, this.#voter.exclusionMsMax(this.#chosen));
   }
 
   /**
@@ -208,8 +228,11 @@ export class Chain {
     if (message.env !== this.#env) return [];
     switch (message.kind) {
       case 'config-ask': {
-        const isBehind = compareRefs(message, this.ref()) > 0;
-        return [...this.#tell(from, now), ...(isBehind ? this.#askFor(from, now) : [])];
+        this.#proposer.sawGeneration(message.generation);
+        const order = compareRefs(message, this.askRef());
+        // Whoever asks for the link that it has wants to know whether this voter is there, which it is not.
+        if (order === 0 && this.#memory.isLost) return [];
+        return [...this.#tell(from, now), ...(order > 0 ? this.#askFor(from, now) : [])];
       }
       case 'chain-prepare':
       case 'chain-accept':
@@ -300,11 +323,13 @@ export class Chain {
     if (chosen === null) return this.#askFor(from, now);
     if (message.n === noLink) {
       if (message.generation <= chosen.config.generation) return this.#tell(from, now);
+      // It may have had a part in that one already, and forgotten it.
+      if (message.generation <= this.#memory.generation) return [ask(from, this.askRef())];
       if (this.#ports.endsParks?.() === false) return [];
     } else {
       const order = compareRefs(message, chosen.config);
       if (order !== 0) return order < 0 ? this.#tell(from, now) : this.#askFor(from, now);
-      if (!this.isVoter() || this.#ports.keepsPark?.() === true) return [];
+      if (!this.isVoter() || this.#memory.isLost || this.#ports.keepsPark?.() === true) return [];
     }
     if (this.#ports.isSilent(now)) return [];
     const vote: Vote<ChainPromise | ChainAccepted> =
@@ -354,7 +379,12 @@ export class Chain {
   #take(chosen: ChosenConfig, now: Instant): CoreEffect[] {
     this.#entering = { chosen, sinceMs: now.monoMs };
     const records = this.#voter.recordsOfEntering(chosen, this.#chosen);
+    if (this.#endsLoss(chosen)) records.push(remembersAgain);
     return this.#store(records, [], (later) => this.#enter(chosen, later));
+  }
+
+  #endsLoss(chosen: ChosenConfig): boolean {
+    return this.#memory.endsBy(chosen, this.#self, this.#voter.tookPart(chosen));
   }
 
   #enter(chosen: ChosenConfig, now: Instant): CoreEffect[] {
@@ -363,12 +393,14 @@ export class Chain {
     if (previous !== null && compareRefs(chosen.config, previous.config) <= 0) return [];
     const isForced = previous !== null && chosen.config.generation > previous.config.generation;
     const mustDrop = isForced && !this.#voter.tookPart(chosen);
+    const endsLoss = this.#endsLoss(chosen);
+    if (endsLoss) this.#memory.end();
     this.#chosen = chosen;
     this.#voter.enter(chosen, previous, now);
     this.#proposer.reset(now);
     const { floors, floorRest } = chosen.config;
     this.#ports.raiseFloors(floors, floorRest);
-    const adopted = this.#ports.adopted({ chosen, previous, mustDrop }, now);
+    const adopted = this.#ports.adopted({ chosen, previous, mustDrop, endsLoss }, now);
     return [...adopted, ...this.tick(now)];
   }
 
@@ -392,6 +424,8 @@ export class Chain {
       const isReady = now.monoMs >= this.#force.readyAtMs;
       return isReady ? { kind: 'force', voters: this.#force.survivors, ttlMsMax } : null;
     }
+    // The question alone would make the other of a pair enter intent, for nothing: this one does not vote.
+    if (this.#memory.isLost && this.isVoter() && voters.length === 2) return null;
     if (this.#wantedTtlMs !== null && this.#wantedTtlMs !== ttlMsMax) {
       return { kind: 'step', voters, ttlMsMax: this.#wantedTtlMs };
     }
@@ -449,7 +483,7 @@ export class Chain {
     if (now.monoMs < force.askAtMs) return [];
     force.askAtMs = now.monoMs + chainTimes.forceAskMs;
     const others = force.survivors.filter((host) => host !== this.#self);
-    return others.map((to) => ask(to, this.ref()));
+    return others.map((to) => ask(to, this.askRef()));
   }
 
   // ---- Telling --------------------------------------------------------------------------------------------------------
@@ -460,7 +494,7 @@ export class Chain {
   }
 
   #askFor(to: HostId, now: Instant): CoreEffect[] {
-    return to === this.#self || !this.#mayTell(to, now) ? [] : [ask(to, this.ref())];
+    return to === this.#self || !this.#mayTell(to, now) ? [] : [ask(to, this.askRef())];
   }
 
   #mayTell(to: HostId, now: Instant): boolean {

@@ -108,7 +108,17 @@ export type DurableRecord =
   | { readonly kind: 'chosen'; readonly chosen: ChosenConfig }
   | { readonly kind: 'chain'; readonly state: unknown }
   | { readonly kind: 'intent'; readonly n: number; readonly isOn: boolean }
-  | { readonly kind: 'floor-rest'; readonly epoch: Epoch };
+  | { readonly kind: 'floor-rest'; readonly epoch: Epoch }
+  /** The log has lost something that this voter had promised to keep: it votes no more until it was let in anew. */
+  | { readonly kind: 'forgotten'; readonly isOn: boolean; readonly beyond: LinkMark | null };
+
+/** The newest link that a host has acted upon, and the longest exclusion that it has granted under any. */
+export interface LinkMark {
+  readonly env: string;
+  readonly generation: number;
+  readonly n: number;
+  readonly ttlMsMax: number;
+}
 
 /** What a start finds. */
 export interface CoreStart {

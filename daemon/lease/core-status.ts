@@ -29,6 +29,7 @@ export interface CoreView {
   readonly chosen: ChosenConfig | null;
   /** Of our own vote, on the monotonic clock; may be in the past. */
   readonly silentUntilMs: number;
+  readonly hasForgotten: boolean;
   readonly heard: Heard;
   readonly leases: readonly LeaseStatus[];
   readonly counters: GuardStatus['counters'];
@@ -43,7 +44,8 @@ export function coreStatus(view: CoreView): GuardStatus {
     const heardAtMs = host === self ? now.monoMs : view.heard.atMs(host);
     const lastHeardMs = heardAtMs === undefined ? null : Math.max(0, now.monoMs - heardAtMs);
     const isReachable = lastHeardMs !== null && lastHeardMs < heardMs;
-    return { host, isReachable, isSilent: host === self && silentMs > 0, lastHeardMs };
+    const isSilent = host === self && (silentMs > 0 || view.hasForgotten);
+    return { host, isReachable, isSilent, lastHeardMs };
   });
   const reachable = voters.filter((voter) => voter.isReachable && !voter.isSilent).length;
   return {
@@ -57,6 +59,7 @@ export function coreStatus(view: CoreView): GuardStatus {
     voters,
     hasQuorum: voters.length > 0 && reachable >= majorityOf(voters.length),
     silentMs,
+    hasForgotten: view.hasForgotten,
     isParked: leases.some((lease) => lease.state === 'parked'),
     gateFault: null,
     leases,

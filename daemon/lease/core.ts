@@ -87,6 +87,7 @@ export class GuardCore {
       isFull: () => this.#chain.isFull(),
       ttlMsMax: () => this.#chosen?.config.ttlMsMax ?? 0,
       env: () => this.#ref.env,
+      hasForgotten: () => this.#chain.hasForgotten,
       voters: () => this.#shared.electorate?.voters ?? [],
     });
     this.#acceptor.restore(start.durable);
@@ -108,6 +109,16 @@ export class GuardCore {
     });
     this.#ref = this.#chain.ref();
     this.#turn.effects.push(...this.#chain.start(now));
+    if (this.#chain.hasForgotten) {
+      this.#turn.event(
+        'lease.voter-forgot',
+        'alarm',
+        null,
+        'this voter lost memory, and is silent',
+      );
+      // The voters that it knows may be those of long ago, however intact the rest is.
+      this.#reminders.mustAsk();
+    }
     this.#noteVoters();
     if (memory && memory.generation === this.#ref.generation) this.#resume(memory);
     else this.#startAnew(start, now);
@@ -118,7 +129,7 @@ export class GuardCore {
     return new Reminders({
       leases: () => this.#agents.all(),
       peers: () => this.#wishes.peers,
-      ref: () => this.#ref,
+      ref: () => this.#chain.askRef(),
       voters: () => this.#shared.electorate?.voters ?? null,
       isHeardHere: (name, turn) => this.#isVoter && this.#acceptor.refusesUs(name, turn),
     });
@@ -224,6 +235,7 @@ export class GuardCore {
       session: this.#shared.session,
       chosen: this.#chosen,
       silentUntilMs: this.#acceptor.silentUntilMs,
+      hasForgotten: this.#chain.hasForgotten,
       heard: this.#heard,
       leases,
       counters: this.#counters,
@@ -439,6 +451,10 @@ export class GuardCore {
   }
 
   #onAdopted(adoption: Adoption): readonly CoreEffect[] {
+    if (adoption.endsLoss) {
+      this.#acceptor.dropParks(this.#turn);
+      this.#turn.event('lease.voter-restored', 'info', null, 'this voter was let in anew');
+    }
     if (!adoption.mustDrop) return [];
     // Somebody took this host for dead and forced new voters: whatever it holds is void.
     this.#acceptor.forget();

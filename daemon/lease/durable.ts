@@ -9,8 +9,8 @@
  * ```
  * A crash may cut the last frame short; nobody was told that it is durable, and it is left out. A frame that is wrong with
  * intact ones behind it was damaged later: what stands before it is kept, what follows is not, since the last record of a
- * kind and key wins and a gap would let an older one win. The shell raises an alarm: what a voter forgot, it may grant again,
- * so such a host is to be removed and admitted anew.
+ * kind and key wins and a gap would let an older one win. The shell then adds a record 'forgotten': what a voter forgot, it may
+ * grant again, so that it is silent until it was removed and let in anew (`voter-memory.ts`).
  */
 import { sha256 } from '@noble/hashes/sha2.js';
 import type { DurableRecord } from './core-api.ts';
@@ -21,6 +21,7 @@ import {
   fields,
   generation,
   leaseName,
+  linkMark,
   list,
   nullOr,
   owner,
@@ -92,7 +93,8 @@ function isVoid(record: DurableRecord): boolean {
   return (
     (record.kind === 'intent' && !record.isOn) ||
     (record.kind === 'parked' && record.owner === null) ||
-    (record.kind === 'floor-rest' && record.epoch === 0)
+    (record.kind === 'floor-rest' && record.epoch === 0) ||
+    (record.kind === 'forgotten' && !record.isOn)
   );
 }
 
@@ -188,6 +190,12 @@ function readRecord(value: unknown): DurableRecord | null {
       return { kind: 'intent', n: generation(all['n']), isOn: readBoolean(all['isOn']) };
     case 'floor-rest':
       return { kind: 'floor-rest', epoch: counter(all['epoch']) };
+    case 'forgotten':
+      return {
+        kind: 'forgotten',
+        isOn: readBoolean(all['isOn']),
+        beyond: nullOr(all['beyond'], linkMark),
+      };
     default:
       return null;
   }

@@ -7,6 +7,7 @@
 import type { HostId } from '../../crdt/ids.ts';
 import { partsMax } from './chain-voter.ts';
 import type { ChainState, Slot } from './chain-voter.ts';
+import type { LinkMark } from './core-api.ts';
 import { leaseLimits } from './model.ts';
 import type { Ballot, ChosenConfig, LeaseFloor, LeaseName, Owner, VoterConfig } from './model.ts';
 import { chainLimits, noLink } from './voter-config.ts';
@@ -143,6 +144,16 @@ function slot(value: unknown): Slot {
     n: number(all['n']),
     promised: nullOr(all['promised'], ballot),
     accepted: nullOr(all['accepted'], acceptedConfig),
+  };
+}
+
+export function linkMark(value: unknown): LinkMark {
+  const all = fields(value);
+  return {
+    env: envName(all['env']),
+    generation: generation(all['generation']),
+    n: integer(all['n'], 0, chainLimits.numberMax),
+    ttlMsMax: integer(all['ttlMsMax'], chainLimits.ttlMsMin, chainLimits.ttlMsMax),
   };
 }
 

@@ -302,6 +302,8 @@ export interface GuardStatus {
   readonly hasQuorum: boolean;
   /** Own acceptor is silent for so long yet; 0: it speaks. */
   readonly silentMs: number;
+  /** Own vote lost something that it had promised to keep: it is silent until it was removed and let in anew. */
+  readonly hasForgotten: boolean;
   readonly isParked: boolean;
   /** Why exclusive work cannot be fenced here; null: the gate works. Tested for real at start and by `doctor`. */
   readonly gateFault: string | null;

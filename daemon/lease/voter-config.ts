@@ -187,13 +187,16 @@ export function mergeFloors(all: readonly Floors[]): Floors {
   return { floors: kept.toSorted((a, b) => compareText(a.name, b.name)), rest };
 }
 
-/** Every floor so much higher. */
-export function raiseAll(floors: Floors, by: number): Floors {
+/**
+ * Every floor higher by the jump of a force, and none below what as many forces as there were have jumped: of some of them nobody
+ * who is asked may remember the epochs.
+ */
+export function raiseAll(floors: Floors, generation: number): Floors {
+  const by = chainLimits.forceEpochJump;
   const raised = (epoch: Epoch) => Math.min(leaseLimits.counterMax, epoch + by);
-  return {
-    floors: floors.floors.map((floor) => ({ ...floor, epoch: raised(floor.epoch) })),
-    rest: raised(floors.rest),
-  };
+  const rest = Math.max(raised(floors.rest), Math.min(leaseLimits.counterMax, by * generation));
+  const named = floors.floors.map((floor) => ({ ...floor, epoch: raised(floor.epoch) }));
+  return { floors: named.filter(({ epoch }) => epoch >= rest), rest };
 }
 
 function coversFloors(next: VoterConfig, current: VoterConfig): boolean {

@@ -17,9 +17,11 @@ import {
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import type { DurableRecord } from '../core-api.ts';
+import type { DurableRecord, LinkMark } from '../core-api.ts';
 import { compactRecords, decodeLog, encodeBatch } from '../durable.ts';
+import { Malformed, linkMark } from '../fields.ts';
 import type { GuardDesired } from '../guard-api.ts';
+import { compareRefs } from '../voter-config.ts';
 import { ClusterError, reasonOf } from '../../errors.ts';
 import type { Log } from '../../ports.ts';
 import {
@@ -32,6 +34,8 @@ import {
   writeFileDurablySync,
 } from '../../store/durable.ts';
 
+/** Beside the log, written after it and before anybody hears of it: damage to the log does not reach it. */
+const markFile = 'link.json';
 /** Records appended since the last rewrite, besides one for each key. */
 const compactAfterRecords = 4_096;
 const retryMs = 250;
@@ -43,12 +47,14 @@ interface Batch {
 
 export class DurableLog {
   readonly #path: string;
+  readonly #markPath: string;
   readonly #log: Log;
   /** The last of each key, which is all that a start needs. */
   #newest: DurableRecord[];
   readonly #waiting: Batch[] = [];
   #writing: Promise<void> | null = null;
   #file: FileHandle | null = null;
+  #mark: LinkMark | null;
   /** What stands behind it is no part of the log. */
   #goodBytes: number;
   #appended: number;
@@ -60,6 +66,7 @@ export class DurableLog {
     mkdirSync(dir, { recursive: true, mode: privateDirMode });
     this.#path = join(dir, 'log');
     this.#log = log;
+    this.#markPath = join(dir, markFile);
     const bytes = existsSync(this.#path) ? readFileSync(this.#path) : new Uint8Array(0);
     const { records, damage, goodBytes } = decodeLog(bytes);
     if (damage === 'newer') {
@@ -68,11 +75,24 @@ export class DurableLog {
     this.#newest = compactRecords(records);
     this.#appended = records.length;
     this.#goodBytes = goodBytes;
-    if (damage === 'corrupt') {
-      const aside = setAside(this.#path);
-      log.error('guard.log-damaged', { setAside: aside, kept: records.length });
-      writeFileDurablySync(this.#path, bytes.subarray(0, goodBytes));
-    } else if (damage === 'torn-tail') cutTail(this.#path, goodBytes);
+    if (damage === 'torn-tail') cutTail(this.#path, goodBytes);
+    this.#mark = readMark(this.#markPath);
+    const known = newestMark(this.#newest, null);
+    if (damage === 'corrupt' || isBehind(known, this.#mark))
+      this.#noteLoss(bytes.subarray(0, goodBytes));
+    else this.#raiseMark(this.#newest);
+  }
+
+  /** In one write with what is kept, so that the next start knows of it too. */
+  #noteLoss(good: Uint8Array): void {
+    const aside = existsSync(this.#path) ? setAside(this.#path) : null;
+    const kept = this.#newest.length;
+    this.#log.error('guard.log-damaged', { setAside: aside, kept, beyond: this.#mark });
+    const lost: DurableRecord = { kind: 'forgotten', isOn: true, beyond: this.#mark };
+    const note = encodeBatch([lost]);
+    writeFileDurablySync(this.#path, Buffer.concat([good, note]));
+    this.#goodBytes = good.length + note.length;
+    this.#newest = compactRecords([...this.#newest, lost]);
   }
 
   /** In an order that may be applied from the first to the last. */
@@ -113,6 +133,7 @@ export class DurableLog {
       try {
         if (this.#appended > compactAfterRecords + this.#newest.length) await this.#rewrite();
         else await this.#write(encodeBatch(records));
+        this.#raiseMark(records);
         this.syncs += 1;
         return;
       } catch (error) {
@@ -120,6 +141,13 @@ export class DurableLog {
         await pause(retryMs);
       }
     }
+  }
+
+  #raiseMark(records: readonly DurableRecord[]): void {
+    const mark = newestMark(records, this.#mark);
+    if (mark === this.#mark) return;
+    writeFileDurablySync(this.#markPath, Buffer.from(JSON.stringify(mark)));
+    this.#mark = mark;
   }
 
   async #write(bytes: Uint8Array): Promise<void> {
@@ -142,6 +170,37 @@ export class DurableLog {
     this.#goodBytes = bytes.length;
     this.#appended = this.#newest.length;
   }
+}
+
+/** Null: there is none, or it cannot be read. */
+function readMark(path: string): LinkMark | null {
+  const text = readText(path);
+  if (text === null) return null;
+  try {
+    return linkMark(JSON.parse(text));
+  } catch (error) {
+    if (error instanceof Malformed || error instanceof SyntaxError) return null;
+    throw error;
+  }
+}
+
+/** Of the links among these, and the one before. */
+function newestMark(records: readonly DurableRecord[], before: LinkMark | null): LinkMark | null {
+  let newest = before;
+  for (const record of records) {
+    if (record.kind !== 'chosen') continue;
+    const { env, generation, n, ttlMsMax } = record.chosen.config;
+    const longestMs = Math.max(ttlMsMax, newest?.ttlMsMax ?? 0);
+    if (newest?.env !== env || compareRefs(record.chosen.config, newest) > 0)
+      newest = { env, generation, n, ttlMsMax: longestMs };
+  }
+  return newest;
+}
+
+/** Of two environments, which cannot be told, the log knows better. */
+function isBehind(known: LinkMark | null, mark: LinkMark | null): boolean {
+  if (mark === null) return false;
+  return known === null || (known.env === mark.env && compareRefs(mark, known) > 0);
 }
 
 async function openLog(path: string): Promise<FileHandle> {

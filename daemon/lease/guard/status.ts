@@ -14,6 +14,7 @@ export function emptyStatus(env: string, self: HostId): GuardStatus {
     voters: [],
     hasQuorum: false,
     silentMs: 0,
+    hasForgotten: false,
     isParked: false,
     gateFault: null,
     leases: [],

@@ -14,11 +14,14 @@ export class Faults {
   readonly #world: LeaseWorld;
   readonly #random: SimRandom;
   #isStopped = false;
+  /** The host whose disk damages what it has. */
+  readonly #badDisk: number;
   readonly counts = new Map<string, number>();
 
   constructor(world: LeaseWorld) {
     this.#world = world;
     this.#random = world.random.fork('faults');
+    this.#badDisk = world.random.fork('bad disk').index(world.machines.length);
     if (world.options.faults.length > 0) this.#nextFault();
     if (world.options.acts.length > 0) this.#nextAct();
   }
@@ -132,6 +135,9 @@ export class Faults {
       case 'power':
         this.#power(host);
         return;
+      case 'log-damage':
+        this.#damage();
+        return;
       case 'stop':
         this.#pause(host);
         return;
@@ -188,6 +194,16 @@ export class Faults {
     world.scheduler.after(this.#random.between(50, 2_000) + this.#forMs() * 2, () =>
       world.boot(host, this.#random.between(20, 500)),
     );
+  }
+
+  /** It is seen when the guard starts. Always of the same host: see the fault budget. */
+  #damage(): void {
+    const world = this.#world;
+    const host = this.#badDisk;
+    if (this.#random.chance(0.5)) this.#power(host);
+    else this.#kill(host, this.#random.chance(0.5));
+    const kept = this.#random.chance(0.3) ? 0 : this.#random.next();
+    world.damageLog(host, kept);
   }
 
   #pause(host: number): void {

@@ -6,9 +6,13 @@
  * sleeps, `authority` does not, and is read in steps of 10 ms once the host has slept, as /proc/uptime is.
  */
 import type { HostId } from '../../../crdt/ids.ts';
-import type { CoreStart, DurableRecord } from '../../../daemon/lease/core-api.ts';
+import type { CoreStart, DurableRecord, LinkMark } from '../../../daemon/lease/core-api.ts';
 import type { GuardDesired } from '../../../daemon/lease/guard-api.ts';
 import type { Epoch, LeaseName } from '../../../daemon/lease/model.ts';
+import { compareRefs } from '../../../daemon/lease/voter-config.ts';
+
+/** Records of a log before it is rewritten. */
+const historyMax = 300;
 
 /** What runs in a gate. It reads its epoch from the lease directory at each write, as a good workload does. */
 export interface SimProcess {
@@ -71,6 +75,10 @@ export class Machine {
   readonly gateList: SimGate[] = [];
   /** The guard's log, synced part only; compacted, because the last of a kind and key wins. */
   durable = new Map<string, DurableRecord>();
+  /** Every record since the last rewrite, as the log has them: damage keeps what stands before it. */
+  #history: DurableRecord[] = [];
+  /** In a file of its own, as the guard keeps it. */
+  #mark: LinkMark | null = null;
   /** The last wish that the guard kept. */
   desiredFile: GuardDesired | null = null;
   /** tmpfs: of this boot; null: absent. */
@@ -192,11 +200,34 @@ export class Machine {
 
   write(records: readonly DurableRecord[]): void {
     for (const record of records) {
-      const key = keyOf(record);
-      // The last of a kind wins, and comes last.
-      this.durable.delete(key);
-      this.durable.set(key, record);
+      this.#history.push(record);
+      this.#apply(record);
+      if (record.kind !== 'chosen') continue;
+      const { env, generation, n, ttlMsMax } = record.chosen.config;
+      const longestMs = Math.max(ttlMsMax, this.#mark?.ttlMsMax ?? 0);
+      if (this.#mark === null || compareRefs(record.chosen.config, this.#mark) > 0)
+        this.#mark = { env, generation, n, ttlMsMax: longestMs };
     }
+    if (this.#history.length > historyMax) this.#history = [...this.durable.values()];
+  }
+
+  #apply(record: DurableRecord): void {
+    const key = keyOf(record);
+    // The last of a kind wins, and comes last.
+    this.durable.delete(key);
+    this.durable.set(key, record);
+  }
+
+  /**
+   * The log has lost what stands behind some place, and its guard will see it. `kept`: of its records, from 0 to 1; of the links that
+   * a world began with, one.
+   */
+  damageLog(kept: number, isFounded: boolean): void {
+    const least = isFounded ? 1 + this.#history.findIndex(({ kind }) => kind === 'chosen') : 0;
+    const records = this.#history.slice(0, Math.max(least, this.#history.length * kept));
+    this.durable = new Map();
+    this.#history = [];
+    this.write([...records, { kind: 'forgotten', isOn: true, beyond: this.#mark }]);
   }
 }
 

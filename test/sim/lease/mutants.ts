@@ -39,6 +39,7 @@ const gate = 'daemon/lease/gate.ts';
 const chain = 'daemon/lease/chain.ts';
 const chainVoter = 'daemon/lease/chain-voter.ts';
 const voterConfig = 'daemon/lease/voter-config.ts';
+const voterMemory = 'daemon/lease/voter-memory.ts';
 const handover = 'daemon/lease/handover.ts';
 
 const safety = ['I1', 'I2', 'I5', 'I6', 'I8', 'I9'];
@@ -49,6 +50,15 @@ const changing: Partial<LeaseWorldOptions> = {
   actEveryMs: 1_200,
   ttlMsMax: 1_600,
   forMs: 60_000,
+};
+
+/** A disk that damages its guard's log, and voters that change. */
+const damaging: Partial<LeaseWorldOptions> = {
+  ...changing,
+  hostCount: 4,
+  voterCount: 3,
+  faults: ['log-damage', 'isolate', 'kill'],
+  faultEveryMs: 4_000,
 };
 
 /** Operators force voters all the time, and what was said arrives late. */
@@ -104,7 +114,10 @@ export const mutants: readonly Mutant[] = [
     breaks: '2.11: who forgot is silent',
     file: acceptor,
     edits: [
-      { find: 'return turn.monoMs < this.#silentUntilMs;', replace: 'return turn.monoMs < 0;' },
+      {
+        find: 'return this.#options.hasForgotten() || turn.monoMs < this.#silentUntilMs;',
+        replace: 'return turn.monoMs < 0;',
+      },
     ],
     falls: ['I1', 'I2', 'I5', 'I6', 'I7'],
     hunt: { script: 'quarantine' },
@@ -535,5 +548,21 @@ export const mutants: readonly Mutant[] = [
     ],
     falls: [...safety, 'I7'],
     hunt: { count: 60, options: forcing },
+  },
+  {
+    name: 'votes-on-with-lost-middle',
+    breaks: '2.11: who lost what it promised to keep is silent',
+    file: voterMemory,
+    edits: [{ find: 'this.#isLost = record.isOn;', replace: 'this.#isLost = false;' }],
+    falls: ['I7'],
+    hunt: { count: 40, options: damaging },
+  },
+  {
+    name: 'let-in-by-an-old-link',
+    breaks: '2.12 R5: who forgot is let in by a later link',
+    file: voterMemory,
+    edits: [{ find: 'if (compareRefs(config, beyond) <= 0) return false;', replace: '' }],
+    falls: ['I7'],
+    hunt: { count: 200, options: damaging },
   },
 ];

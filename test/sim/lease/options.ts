@@ -21,6 +21,7 @@ export const leaseFaults = [
   'fsync-stall',
   'daemon-kill',
   'crash-at-effect',
+  'log-damage',
 ] as const;
 export type LeaseFault = (typeof leaseFaults)[number];
 
@@ -142,10 +143,12 @@ export function optionsOf(
   fixed: Partial<LeaseWorldOptions> = {},
 ): LeaseWorldOptions {
   const options = { ...drawOptions(random), ...fixed };
-  const { hostCount, witness } = options;
+  const { hostCount, witness, acts } = options;
   const isHost = (index: number): boolean => index < hostCount && index !== options.witness;
   return {
     ...options,
+    // See the fault budget in `checkers/checks.ts`.
+    faults: options.faults.filter((one) => one !== 'log-damage' || !acts.includes('force-voters')),
     voterCount: Math.min(options.voterCount, hostCount),
     witness: witness !== null && witness < hostCount ? witness : null,
     candidates: options.leases.map((_, index) => {

@@ -1,4 +1,7 @@
 /** One seed of leases: safety with faults, then faults stop and everything has to have one holder again. */
+import type { HostId } from '../../../crdt/ids.ts';
+import { majorityOf } from '../../../daemon/lease/model.ts';
+import { compareRefs } from '../../../daemon/lease/voter-config.ts';
 import { SimRandom } from '../sim-random.ts';
 import { Breach } from './checkers/checks.ts';
 import type { CoreFactory } from './core-port.ts';
@@ -84,6 +87,7 @@ export function converge(world: LeaseWorld): number {
     pending = pendingOf(world);
     if (pending === null) return world.nowMs - startMs;
     revive(world, (world.nowMs - startMs) % 2_000 < 250);
+    if ((world.nowMs - startMs) % 3_000 < 250) restoreVoters(world);
     // Operators look again at what did not start.
     if ((world.nowMs - startMs) % 15_000 < 250) tryAgain(world);
   }
@@ -92,6 +96,25 @@ export function converge(world: LeaseWorld): number {
 
 function tryAgain(world: LeaseWorld): void {
   world.truth = { ...world.truth, why: `${world.truth.why}.` };
+  for (const daemon of world.daemons) daemon.refresh();
+}
+
+/** Operators see to voters that lost memory: removed and added by the others, or forced where those are no majority. */
+function restoreVoters(world: LeaseWorld): void {
+  const statuses = world.guards.map((guard) => guard.core?.status(guard.now()) ?? null);
+  const lost = statuses.flatMap((status) => (status?.hasForgotten === true ? [status.self] : []));
+  const links = statuses.flatMap((status) => (status?.chosen ? [status.chosen.config] : []));
+  const config = links.toSorted((a, b) => compareRefs(b, a))[0];
+  if (config === undefined) return;
+  const { voters } = config;
+  const silent = voters.filter((voter) => lost.includes(voter));
+  if (silent.length > 0 && voters.length - silent.length < majorityOf(voters.length)) {
+    const index = world.indexOf(voters[world.steps % voters.length] as HostId);
+    world.command(index, { kind: 'force-voters', voters, assertDead: [] });
+  }
+  const votersWanted = silent.length === 0 ? null : voters.filter((voter) => voter !== silent[0]);
+  if (world.truth.votersWanted?.join() === votersWanted?.join()) return;
+  world.truth = { ...world.truth, votersWanted };
   for (const daemon of world.daemons) daemon.refresh();
 }
 

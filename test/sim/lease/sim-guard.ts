@@ -65,21 +65,27 @@ export class SimGuard {
     this.promptSinceMs = this.#world.nowMs;
     const now = this.now();
     const start = machine.startOf(this.#world.env, isFreshBoot);
-    // A guard that remembers nothing closes every gate that it finds before it does anything else.
-    if (start.volatile === null) {
-      for (const gate of machine.gateList) this.#world.shutGate(machine, gate);
-    }
     this.core = this.#world.makeCore(
       start,
       this.#world.random.fork(`core/${machine.index}/${this.life}`),
       now,
     );
+    this.#closeLeftovers();
     // Of another generation of voters: not continued.
     const kept = start.volatile as { readonly session: string } | null;
     const { session } = this.core.volatileState() as { readonly session: string };
     this.#world.checks.onStart(machine, isFreshBoot, kept?.session === session, now);
     if (machine.desiredFile !== null) this.turn({ kind: 'desired', desired: machine.desiredFile });
     else this.#plan();
+  }
+
+  /** Before it does anything else a guard closes every gate that is open by nothing that it remembers. */
+  #closeLeftovers(): void {
+    const { machine } = this;
+    const leases = this.core?.status(this.now()).leases ?? [];
+    const open = leases.filter(({ gate }) => gate === 'open').map(({ name }) => name);
+    for (const gate of machine.gateList)
+      if (!open.includes(gate.name)) this.#world.shutGate(machine, gate);
   }
 
   /** kill -9. What the kernel keeps, it keeps. */

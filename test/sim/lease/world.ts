@@ -481,6 +481,15 @@ export class LeaseWorld {
     });
   }
 
+  /** Only while the guard does not run: it reads its log when it starts. */
+  damageLog(index: number, kept: number): void {
+    const machine = this.machines[index];
+    if (machine === undefined || this.guards[index]?.isAlive === true) return;
+    this.note(index, 'LOG DAMAGED');
+    this.checks.onDamage(machine);
+    machine.damageLog(kept, this.options.isFounded);
+  }
+
   stallDisk(index: number, forMs: number): void {
     this.#stalledUntilMs[index] = this.nowMs + forMs;
   }

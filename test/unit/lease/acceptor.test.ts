@@ -40,6 +40,7 @@ class Desk {
       isFull: () => this.isFull,
       ttlMsMax: () => this.ttlMsMax,
       env: () => env,
+      hasForgotten: () => false,
       voters: () => [a, b, c, hostId(3)],
     });
   }

@@ -407,3 +407,100 @@ describe('force', () => {
     expect(answer).toMatchObject({ isOk: false, reason: expect.stringMatching(reason) });
   });
 });
+
+describe('a voter whose log lost its middle', () => {
+  /** It knows the link that the world begins with, and had known more. */
+  function forget(world: ChainWorld, letter: string): void {
+    const { generation, n } = world.host(letter).chain.ref();
+    const beyond = { env: worldEnv, generation, n, ttlMsMax: 5_000 };
+    const one = world.host(letter);
+    one.crash();
+    one.durable.push({ kind: 'forgotten', isOn: true, beyond });
+    one.restart();
+    world.run(waitMs);
+  }
+
+  const hasForgotten = (world: ChainWorld, letter: string) => world.host(letter).chain.hasForgotten;
+
+  test('votes for nothing, also after further starts', () => {
+    const world = grown('abcd', 'abc');
+    forget(world, 'c');
+    world.host('b').crash();
+    want(world, 'a', 'abcd');
+    world.run(60_000);
+    world.host('c').restart();
+    world.run(60_000);
+    expect(world.voters('a')).toBe('abc');
+    expect(hasForgotten(world, 'c')).toBe(true);
+  });
+
+  test('is removed by the others, let in anew, and votes again', () => {
+    const world = grown('abcd', 'abc');
+    forget(world, 'c');
+    want(world, 'a', 'ab');
+    expect(world.run(60_000, () => world.agree('abc', 'ab'))).toBe(true);
+    expect(hasForgotten(world, 'c')).toBe(false);
+    expect(world.host('c').adoptions.at(-1)).toMatchObject({ endsLoss: true });
+    want(world, 'a', 'abc');
+    expect(world.run(60_000, () => world.agree('abc', 'abc'))).toBe(true);
+    world.host('b').crash();
+    want(world, 'a', 'abcd');
+    expect(world.run(60_000, () => world.agree('acd', 'abcd'))).toBe(true);
+    world.host('c').restart();
+    expect(hasForgotten(world, 'c')).toBe(false);
+  });
+
+  test('is not let in by a link of before it forgot', () => {
+    const world = grown('abcd', 'abc');
+    const c = world.host('c');
+    const now = c.chain.current() as ChosenConfig;
+    const without = { ...now, config: { ...now.config, n: now.config.n + 1, voters: hosts('ab') } };
+    const within = { ...now, config: { ...now.config, n: now.config.n + 2 } };
+    c.crash();
+    const { generation, n } = within.config;
+    const beyond = { env: worldEnv, generation, n, ttlMsMax: 5_000 };
+    c.durable.push({ kind: 'forgotten', isOn: true, beyond });
+    c.restart();
+    for (const each of [without, within]) {
+      const link = { ...each, electorate: hosts('ab'), votes: hosts('ab') };
+      c.run((at) => c.chain.adopt(link, at));
+      expect(hasForgotten(world, 'c')).toBe(true);
+    }
+  });
+
+  test('does not make the other of a pair enter intent', () => {
+    const world = grown('abc', 'ab');
+    forget(world, 'b');
+    for (const letter of 'ab') want(world, letter, 'abc');
+    world.run(60_000);
+    expect(world.host('a').chain.isFull()).toBe(false);
+    expect(world.voters('a')).toBe('ab');
+  });
+
+  test('has a part in a force, above every generation and epoch that it may have known', () => {
+    const world = grown('abc', 'a');
+    const a = world.host('a');
+    a.crash();
+    const beyond = { env: worldEnv, generation: 3, n: 40, ttlMsMax: 15_000 };
+    a.durable.push({ kind: 'forgotten', isOn: true, beyond });
+    a.restart();
+    expect(force(world, 'a', 'a', '')).toMatchObject({ isOk: true, waitMs: 30_000 });
+    expect(world.run(60_000, () => a.chain.ref().generation === 4)).toBe(true);
+    expect(hasForgotten(world, 'a')).toBe(false);
+    expect(a.epoch('lock/x')).toBe(4 * 2 ** 20);
+    expect(a.adoptions.at(-1)).toMatchObject({ mustDrop: false, endsLoss: true });
+  });
+
+  test('tells who forces voters of a generation that it had', () => {
+    const world = grown('abc', 'abc');
+    const b = world.host('b');
+    b.crash();
+    const beyond = { env: worldEnv, generation: 2, n: 40, ttlMsMax: 5_000 };
+    b.durable.push({ kind: 'forgotten', isOn: true, beyond });
+    b.restart();
+    world.host('c').crash();
+    force(world, 'a', 'ab', 'c');
+    expect(world.run(60_000, () => world.agree('ab', 'ab'))).toBe(true);
+    expect(world.host('a').chain.ref().generation).toBe(3);
+  });
+});

@@ -14,6 +14,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { HostId } from '../../../crdt/ids.ts';
 import type { DurableRecord } from '../../../daemon/lease/core-api.ts';
 import type { LeaseDesired } from '../../../daemon/lease/guard-api.ts';
+import { firstConfig } from '../../../daemon/lease/voter-config.ts';
 import { Clocks } from '../../../daemon/lease/guard/clocks.ts';
 import {
   DesiredFile,
@@ -215,6 +216,77 @@ describe('the durable log', () => {
     expect(statSync(join(dir, 'log')).size).toBeLessThan(large / 100);
     await log.close();
     expect(new DurableLog(dir, quietLog).records()).toEqual([epoch('a', 3_999)]);
+  });
+
+  describe('that has lost something', () => {
+    const link = (n: number, ttlMsMax = 5_000): DurableRecord => {
+      const { config } = firstConfig('prod', owner.host);
+      const electorate = n === 0 ? [] : [owner.host];
+      return {
+        kind: 'chosen',
+        chosen: { config: { ...config, n, ttlMsMax }, electorate, votes: electorate },
+      };
+    };
+
+    async function written(records: DurableRecord[]): Promise<void> {
+      const log = new DurableLog(dir, quietLog);
+      let isSynced = false;
+      log.append(records, () => (isSynced = true));
+      await eventually(() => isSynced, { withinMs: 5_000 });
+      await log.close();
+    }
+
+    function flip(at: number): void {
+      const bytes = readFileSync(join(dir, 'log'));
+      bytes[at] = (bytes[at] ?? 0) ^ 0x40;
+      writeFileSync(join(dir, 'log'), bytes);
+    }
+
+    const found = () => new DurableLog(dir, quietLog).records();
+    const lost = { kind: 'forgotten', isOn: true } as const;
+
+    test('its middle: it says so, with the newest link that it had, at every start', async () => {
+      await written([link(0)]);
+      await written([link(1, 15_000)]);
+      const end = statSync(join(dir, 'log')).size;
+      await written([link(2), epoch('a', 5)]);
+      await written([epoch('a', 6)]);
+      flip(end + 30);
+      const beyond = { env: 'prod', generation: 0, n: 2, ttlMsMax: 15_000 };
+      const expected = [link(1, 15_000), { ...lost, beyond }];
+      expect(found()).toEqual(expected);
+      expect(found()).toEqual(expected);
+      await written([link(3), { ...lost, isOn: false, beyond: null }]);
+      expect(found()).toEqual([link(3)]);
+    });
+
+    test('all of it: a file that was removed, or put back from an earlier time', async () => {
+      await written([link(0)]);
+      const early = readFileSync(join(dir, 'log'));
+      await written([link(1)]);
+      const beyond = { env: 'prod', generation: 0, n: 1, ttlMsMax: 5_000 };
+      writeFileSync(join(dir, 'log'), early);
+      expect(found()).toEqual([link(0), { ...lost, beyond }]);
+      rmSync(join(dir, 'log'));
+      expect(found()).toEqual([{ ...lost, beyond }]);
+    });
+
+    test('and its mark: not even the link is known', async () => {
+      await written([link(0)]);
+      await written([link(1)]);
+      flip(40);
+      rmSync(join(dir, 'link.json'));
+      expect(found()).toEqual([{ ...lost, beyond: null }]);
+    });
+
+    test('nothing: a cut tail was never promised, and a log of before there were marks is whole', async () => {
+      await written([link(0)]);
+      await written([link(1)]);
+      rmSync(join(dir, 'link.json'));
+      truncateSync(join(dir, 'log'), statSync(join(dir, 'log')).size - 1);
+      expect(found()).toEqual([link(0)]);
+      expect(found()).toEqual([link(0)]);
+    });
   });
 
   test("the daemon's wish and the boot are remembered", () => {

@@ -102,6 +102,7 @@ export class FakeLeases implements LeaseApi {
       voters,
       hasQuorum: answering > voters.length / 2,
       silentMs: this.silentMs,
+      hasForgotten: false,
       isParked: false,
       gateFault: this.gateFault,
       leases: this.leases,

@@ -12,6 +12,8 @@
  * - `onLoss: keep` is excused from I1, I2 and the order of activations: that is what it means.
  * - A freeze that the kernel refuses is outside (fence: panic or watchdog), until one succeeds.
  * - Force: only against hosts that are without power. An operator who lies may have two.
+ * - A log that loses its middle: of one host in a world, and not beside forces that declare hosts dead. Where all who knew of a
+ *   generation have forgotten it, those who were declared dead come back and find nobody who could tell them.
  *
  * Acceptors are judged by what they say (`accepted`, `promise`), in real time: a shadow of each acceptor's records is kept
  * here by the rules of the specification, not by those of the code.
@@ -44,6 +46,7 @@ import {
 } from '../../../../daemon/lease/model.ts';
 import { clockMarginMs, clockRateError, profiles } from '../../../../daemon/lease/profiles.ts';
 import { foreverMs } from '../../../../daemon/lease/gate.ts';
+import { compareRefs } from '../../../../daemon/lease/voter-config.ts';
 import type { Machine, SimGate } from '../machine.ts';
 import type { LeaseWorld } from '../world.ts';
 
@@ -103,6 +106,11 @@ interface Activation {
   readonly atMs: number;
 }
 
+interface LinkRef {
+  readonly generation: number;
+  readonly n: number;
+}
+
 /** Of one lease, over all hosts. */
 class LeaseBook {
   readonly acceptors: ShadowAcceptor[];
@@ -149,6 +157,9 @@ export class Checks {
   /** What each guard was told last. */
   readonly #desired: (GuardDesired | null)[] = [];
   readonly #generations: number[] = [];
+  /** By host: the newest link that it had when it lost memory, until it was let in anew. */
+  readonly #forgotten: (LinkRef | null)[] = [];
+  readonly #newestLinks: LinkRef[] = [];
   #newest: ChosenConfig | null = null;
   /** Highest epoch activated under voters of index `n`, by lease: for the floors. */
   readonly #epochUnder = new Map<string, number[]>();
@@ -161,9 +172,10 @@ export class Checks {
   begin(): void {
     const { founding } = this.#world.truth;
     if (founding !== null) this.#learnConfig(founding);
-    for (const _ of this.#world.machines) {
+    for (const { index } of this.#world.machines) {
       this.#silentUntil.push(0);
       this.#newestServed.push(0);
+      if (founding !== null) this.#newestLinks[index] = founding.config;
     }
   }
 
@@ -246,6 +258,17 @@ export class Checks {
       const { record } = acceptor;
       if (record !== null) acceptor.record = { ...record, isDoubtful: true };
     }
+  }
+
+  /** What it promised before is not known any more; I7 is judged from here. */
+  onDamage({ index }: Machine): void {
+    this.#forgotten[index] = this.#newestLinks[index] ?? { generation: 0, n: -1 };
+  }
+
+  /** I7: no vote, of either kind, before it was removed, added or forced. */
+  #mayVote(machine: Machine, kind: string): void {
+    if (this.#forgotten[machine.index] ?? null)
+      throw new Breach('I7', `h${machine.index} sends ${kind} although its log lost its middle`);
   }
 
   onPowerCut(machine: Machine): void {
@@ -336,6 +359,9 @@ export class Checks {
 
   #onMessageMade(machine: Machine, message: Message, now: Instant): void {
     const { kind } = message;
+    if (kind === 'accepted' || kind === 'promise') this.#mayVote(machine, kind);
+    if (kind === 'chain-promise' || kind === 'chain-accepted')
+      if (message.n >= 0) this.#mayVote(machine, kind);
     if (kind === 'accepted') this.#onAccepted(machine, message, now);
     else if (kind === 'promise') this.#onPromise(machine, message, now);
     else if (kind === 'reject') this.#onReject(machine, message, now);
@@ -856,10 +882,23 @@ export class Checks {
   onDurable(machine: Machine, record: DurableRecord): void {
     if (record.kind !== 'chosen') return;
     this.#learnConfig(record.chosen);
-    // Voters by force: who had no part in it forgets what it granted under the old ones.
     const { generation } = record.chosen.config;
+    this.#noteLink(machine, record.chosen);
+    // Voters by force: who had no part in it forgets what it granted under the old ones.
     if (generation > (this.#generations[machine.index] ?? 0)) this.#doubt(machine.index);
     this.#generations[machine.index] = generation;
+  }
+
+  /** What counts for a voter that lost memory is a link beyond all that it had. */
+  #noteLink(machine: Machine, { config, electorate }: ChosenConfig): void {
+    const { index, id } = machine;
+    const beyond = this.#forgotten[index] ?? null;
+    if (beyond !== null && compareRefs(config, beyond) > 0) {
+      const isOut = !config.voters.includes(id) || !electorate.includes(id);
+      if (isOut || config.generation > beyond.generation) this.#forgotten[index] = null;
+    }
+    const newest = this.#newestLinks[index];
+    if (newest === undefined || compareRefs(config, newest) > 0) this.#newestLinks[index] = config;
   }
 
   /** I12 and I14: one line of configurations per generation, each a step from the last, above every epoch two steps back. */

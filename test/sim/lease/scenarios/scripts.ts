@@ -456,6 +456,44 @@ function unparkAmongStrangers(): void {
   }
 }
 
+/** One of three voters loses the middle of its log: it is silent, the holder goes on, and its vote comes back by two changes of voters. */
+function damagedLog(): void {
+  const world = worldOf({
+    leases: [serviceLease, plannerLease],
+    candidates: [
+      [0, 1, 2],
+      [0, 1, 2],
+    ],
+  });
+  untilRunsOn(world, 0);
+  world.run({ forMs: 3_000 });
+  world.killGuard(2, { isVolatileKept: false });
+  world.damageLog(2, 0.5);
+  world.startGuard(2);
+  const hasForgotten = (): boolean => {
+    const guard = world.guards[2];
+    return guard?.core?.status(guard.now()).hasForgotten === true;
+  };
+  world.run({ forMs: 10_000 });
+  insist(hasForgotten() && world.runningOn(name) === 0, 'I7', 'it does not say that it forgot');
+  for (const wanted of [
+    [0, 1],
+    [0, 1, 2],
+  ]) {
+    want(world, wanted);
+    world.runUntil(() => world.chosenOf(2)?.config.voters.join() === voters(wanted), {
+      withinMs: 30_000,
+      what: `voters become ${wanted.join()}`,
+    });
+    insist(!hasForgotten(), 'I7', 'it is silent although it was let in anew');
+  }
+  world.run({ forMs: 2_000 });
+  insist(world.runningOn(name) === 0, 'L1', 'the holder was disturbed');
+  world.cutPower(1);
+  world.run({ forMs: 5_000 });
+  insist(world.runningOn(name) === 0, 'L1', 'its vote does not count again');
+}
+
 /** The only voter dies while a lease is parked with its vote; the others are forced to be the voters. */
 function forcedWhileParked(): void {
   const world = worldOf({ hostCount: 3, voterCount: 1, candidates: [[1, 2]] });
@@ -698,6 +736,7 @@ export const scripts: Readonly<Record<string, () => void>> = {
   parkedForHours,
   unparkInVain,
   unparkAmongStrangers,
+  damagedLog,
   forcedWhileParked,
   shorterProfile,
   floorsOfNewVoters,
