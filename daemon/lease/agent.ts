@@ -360,7 +360,7 @@ export class LeaseAgent
     this.#parking.onUnparked(turn);
     this.#renewal.next(turn);
     this.hints.forget();
-    this.#news.acquired(wasForced, turn);
+    this.#news.acquired(wasForced, outcome.victim, turn);
     this.#contents.fence(outcome.victim, turn);
     this.#news.tellAll('active', turn);
     this.handovers.active(this.epoch, turn);

@@ -262,7 +262,7 @@ export class Handovers {
       !isReady(target) && turn.authorityMs - (giving.heardMs.get(target) ?? 0) >= silentMsMax;
     const silent = giving.targets.filter(isSilent);
     if (silent.length === giving.targets.length) {
-      const why = `no answer from ${silent.join(', ')} for ${silentMsMax / 1000} s: is it on, with its daemon?`;
+      const why = `no answer from ${silent.join(', ')} for ${silentMsMax / 1000} s (off, cut off, or its guard or daemon hangs)`;
       this.#abort(why, turn);
       return true;
     }

@@ -28,12 +28,17 @@ export class News {
     this.#shared = shared;
   }
 
-  acquired(wasForced: boolean, turn: Turn): void {
+  /** `from`: who had it before and did not give it back; null: nobody. */
+  acquired(wasForced: boolean, from: Owner | null, turn: Turn): void {
     const { name, epoch } = this.#host;
+    const isOther = from !== null && from.host !== turn.self;
+    const how = wasForced ? 'was declared dead' : 'did not renew it';
+    const why = isOther ? `${from.host} ${how}` : '';
     const what = wasForced ? 'forced' : 'acquired';
     this.#newest = Math.max(this.#newest, epoch);
-    this.history.add(what, epoch, turn.self, '', turn.authorityMs);
-    turn.event(`lease.${what}`, 'info', name, `epoch ${epoch}`);
+    this.history.add(what, epoch, turn.self, why, turn.authorityMs);
+    const words = why === '' ? `epoch ${epoch}` : `epoch ${epoch}, ${why}`;
+    turn.event(`lease.${what}`, 'info', name, words);
   }
 
   /** Another host has it: so every history has all changes of host that its guard lived to hear of. */

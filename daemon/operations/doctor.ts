@@ -171,7 +171,8 @@ async function portsCheck(
     });
   });
   const closed = (await Promise.all(tries)).filter((one) => one !== null);
-  if (closed.length === 0) return good(`${others.length} other hosts reachable`);
+  if (closed.length === 0)
+    return good(`${others.length} other ${others.length === 1 ? 'host' : 'hosts'} reachable`);
   return bad(`not reachable: ${closed.join(', ')}`, 'open these ports between the hosts');
 }
 

@@ -1,6 +1,7 @@
 /** Leases as answers show them: rows, candidates with their reasons, and how many losses each survives. */
 import type { HostId } from '../../crdt/ids.ts';
 import type { StorageFact } from '../../crdt/model.ts';
+import { withHostNames } from '../host-names.ts';
 import { profiles } from '../lease/profiles.ts';
 import type { ProfileName } from '../lease/model.ts';
 import { isoOf } from './common.ts';
@@ -211,7 +212,8 @@ export function leaseDetails(world: LeaseWorld, subject: LeaseSubject): LeaseDet
   const { candidates: _, ...row } = leaseRow(world, subject, quorum);
   const own = statusOfLease(world, subject.name);
   const history = (own?.history ?? []).map((entry): LeaseHistoryRow => {
-    const { epoch, what, why, atWallMs } = entry;
+    const { epoch, what, atWallMs } = entry;
+    const why = withHostNames(entry.why, world.names);
     return { epoch, host: hostName(world, entry.host), what, why, at: isoOf(atWallMs) };
   });
   const self = hostName(world, world.node.self.host);

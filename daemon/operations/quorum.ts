@@ -35,7 +35,8 @@ function voterRow(world: LeaseWorld, host: HostId): VoterRow {
   const seen = world.status?.voters.find((voter) => voter.host === host);
   if (seen !== undefined) {
     const { isReachable, isSilent, lastHeardMs } = seen;
-    return { host: hostName(world, host), isReachable, isSilent, lastHeardMs };
+    const heardMs = lastHeardMs === null ? null : Math.round(lastHeardMs);
+    return { host: hostName(world, host), isReachable, isSilent, lastHeardMs: heardMs };
   }
   const liveness = world.hosts.get(host)?.liveness;
   const fact = world.facts.find((one) => one.host.id === host);

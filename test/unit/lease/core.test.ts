@@ -39,6 +39,11 @@ describe('one lease, three voters', () => {
     expect(took).toBeLessThan(1_800);
     expect(took).toBeGreaterThan(1_000);
     expect(world.holder()!.lease().epoch).toBe(2);
+    expect(world.holder()!.lease().history.at(-1)).toMatchObject({
+      what: 'acquired',
+      epoch: 2,
+      why: `${hostId(0)} did not renew it`,
+    });
   });
 
   test('every guard has the history of all holders', () => {
