@@ -195,9 +195,7 @@ function hostAlerts(seen: AlertSnapshot, host: AlertHost): Alert[] {
     !host.isConnected && (host.lastSeenMs === null || host.lastSeenMs >= daemonDownMs);
   const held = host.isSelf || host.liveness === 'left' || !isQuiet ? [] : heldBy(seen, host.host);
   if (held.length > 0) {
-    const moving = held.filter(({ name }) =>
-      seen.work.some((work) => work.lease === name && work.movesWithoutDaemon),
-    );
+    const moving = held.filter(({ name }) => movesWithoutDaemon(seen, name));
     const outlook = moving.length === 0 ? 'nothing moves' : `${titlesOf(moving)} will move soon`;
     found.push(
       alert('daemon-down', host.name, {
@@ -207,6 +205,12 @@ function hostAlerts(seen: AlertSnapshot, host: AlertHost): Alert[] {
     );
   }
   return found;
+}
+
+/** The planner is for daemons alone. */
+function movesWithoutDaemon({ work }: AlertSnapshot, name: string): boolean {
+  if (name.startsWith('planner/')) return true;
+  return work.some(({ lease, movesWithoutDaemon: moves }) => lease === name && moves);
 }
 
 /** By what its guard was heard to hold; parked is meant to be quiet. */

@@ -112,6 +112,9 @@ describe('what is an alert', () => {
     };
     expect(words(false)).toContain('nothing moves');
     expect(words(true)).toContain('service db will move soon');
+    leases.lease('planner/prod', { title: 'planner prod', holder: known.holder });
+    expect(words(false)).toContain('still holds service db, planner prod; planner prod will move');
+    leases.leases.pop();
     known.holder = { owner, state: 'parked', remainMs: 900 };
     expect(quiet(60_000)).toEqual([]);
     known.holder = { owner, state: 'active', remainMs: 0 };
