@@ -291,6 +291,8 @@ export interface PlanPointer {
   readonly past: readonly Hash[];
   /** Hash of what operators decided in its inputs; null when it does not say. */
   readonly decided: Hash | null;
+  /** Of the documents that its author had, by name. */
+  readonly heads: Readonly<Record<string, readonly Hash[]>>;
 }
 
 /** Topic 'docker' of the docker plugin. */
@@ -362,6 +364,8 @@ export interface LeaseFact {
   /** Of the guard's voter configuration, as `ChosenConfig` of `daemon/lease/model.ts`; null: none known. */
   readonly chosen: unknown;
   readonly hasQuorum: boolean;
+  /** Its guard's vote lost something that it had promised to keep, and is silent. Absent: it has not. */
+  readonly hasForgotten?: boolean;
   /** Why exclusive work cannot run here; null: it can. */
   readonly gateFault: string | null;
   readonly held: readonly {

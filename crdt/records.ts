@@ -175,6 +175,8 @@ export const planSchema = z.looseObject({
   past: z.array(hash).max(64).optional(),
   /** Hash of what operators decide in its inputs: of two plans that agree in it neither loses anybody's work. */
   decided: hash.optional(),
+  /** Heads of the documents that its author had: who has not got them cannot take account of it. */
+  heads: z.record(z.string().max(80), z.array(hash).max(64)).optional(),
   at: wallMs,
 });
 

@@ -32,6 +32,8 @@ export interface PlansOptions {
   compute(inputs: PlanInputs): Plan;
   /** What the merged document of this host says now; null for an environment it does not hold. */
   desired(env: string): DecidedInputs | null;
+  /** Do this host's documents hold what these heads stand for? */
+  hasHeads(heads: PlanPointer['heads']): boolean;
 }
 
 export interface StoredPlan {
@@ -96,8 +98,25 @@ export class Plans {
    */
   isMergePending(env: string): boolean {
     return (
-      (this.#rivals.get(env)?.size ?? 0) > 0 || (this.#current.has(env) && this.isRefusing(env))
+      (this.#hasCaughtUp(env) && this.#mergeable(env).length > 0) ||
+      (this.#current.has(env) && this.isRefusing(env))
     );
+  }
+
+  /**
+   * Rivals whose work is in this host's documents. A plan may arrive before the edits it was made of: a new plan that named
+   * it as its past without them would settle it, and its work would be in no plan.
+   */
+  #mergeable(env: string): readonly Hash[] {
+    return [...(this.#rivals.get(env) ?? [])]
+      .filter(([, { heads }]) => this.#options.hasHeads(heads))
+      .map(([hash]) => hash);
+  }
+
+  /** Is what the plan in force was made of in this host's documents? */
+  #hasCaughtUp(env: string): boolean {
+    const best = this.#current.get(env);
+    return best !== undefined && this.#options.hasHeads(best.pointer.heads);
   }
 
   /** A higher plan than the one in force was refused here: somebody else may follow it. */
@@ -120,20 +139,21 @@ export class Plans {
 
   /**
    * What a new plan of this environment says about its place among all others. `planEpoch`: of the planner's lease, when
-   * its holder plans; a higher one that is known is kept, or the new plan would lose to the one in force.
+   * its holder plans; a higher one that is known is kept, or the new plan would lose to the one in force. It names nothing
+   * whose edits are not here: to name too little makes a merge too many, to name too much loses somebody's work.
    */
   next(env: string, planEpoch = 0): Pick<PlanPointer, 'planEpoch' | 'seq' | 'after' | 'past'> {
     const best = this.#current.get(env);
     const others = [...this.#candidates.values(), ...this.#refused.values()];
     const known = others.filter(({ pointer }) => pointer.env === env);
     const pointers = [...known, ...(best === undefined ? [] : [best])].map((one) => one.pointer);
-    const rivals = this.#rivals.get(env)?.keys() ?? [];
-    const past = [...(best === undefined ? [] : [best.hash]), ...rivals];
+    const before = best !== undefined && this.#hasCaughtUp(env) ? best : null;
+    const past = [...(before === null ? [] : [before.hash]), ...this.#mergeable(env)];
     return {
       planEpoch: Math.max(planEpoch, ...pointers.map((pointer) => pointer.planEpoch)),
       seq: Math.max(0, ...pointers.map((pointer) => pointer.seq)) + 1,
-      after: best?.hash ?? '',
-      past: [...new Set([...past, ...(best?.pointer.past ?? [])])].slice(0, pastMax),
+      after: before?.hash ?? '',
+      past: [...new Set([...past, ...(before?.pointer.past ?? [])])].slice(0, pastMax),
     };
   }
 
@@ -378,8 +398,8 @@ function isDecided(inputs: DecidedInputs, sources: readonly DecidedInputs[]): bo
 }
 
 function pointerOf(opened: Opened<'plan'>): PlanPointer {
-  const { env, planEpoch, seq, inputHash, inputBlob, blob, session, host, after, past, decided } =
-    opened.record;
+  const { env, planEpoch, seq, inputHash, inputBlob, blob, session, host } = opened.record;
+  const { after, past, decided, heads } = opened.record;
   const author =
     session === undefined
       ? { host: hex(host ?? new Uint8Array()) as NodeId }
@@ -395,6 +415,9 @@ function pointerOf(opened: Opened<'plan'>): PlanPointer {
     after: after as Hash,
     past: (past ?? []) as Hash[],
     decided: (decided ?? null) as Hash | null,
+    heads: Object.fromEntries(
+      Object.entries(heads ?? {}).map(([doc, known]) => [doc, known as Hash[]]),
+    ),
   };
 }
 

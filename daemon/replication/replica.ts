@@ -121,6 +121,8 @@ export class Replica {
       isMemberOf: (node, env) => this.roster.members().get(node)?.record.env === env,
       compute: (inputs) => options.computePlan(inputs),
       desired: (env) => options.desired(env),
+      hasHeads: (heads) =>
+        Object.entries(heads).every(([doc, known]) => this.documents.has(doc as DocName, known)),
     });
     this.sync = new Sync({
       clusterId,
@@ -331,6 +333,9 @@ export class Replica {
       after,
       past: [...past],
       decided: made.decided,
+      heads: Object.fromEntries(
+        (['cluster', `env/${env}`] as const).map((doc) => [doc, [...this.documents.heads(doc)]]),
+      ),
       at: Math.max(0, Math.round(ports.clock.wallMs())),
     };
     return seal(record, (bytes) =>

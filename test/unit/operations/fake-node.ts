@@ -289,6 +289,7 @@ export class FakeNode implements NodeApi {
         after: this.committed?.pointerHash ?? '',
         past: [],
         decided: null,
+        heads: {},
       },
       pointerHash,
       ...proposal,

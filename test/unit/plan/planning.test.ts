@@ -137,6 +137,7 @@ class World {
       after: '' as const,
       past: [],
       decided: null,
+      heads: {},
     };
     this.committed = { pointer, pointerHash, plan, inputs, isAccepted: true };
   }

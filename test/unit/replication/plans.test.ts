@@ -89,6 +89,8 @@ class Peer {
   /** What the document says. */
   now: DecidedInputs = inputsOf([]);
   isSessionKnown = true;
+  /** Heads that its documents do not hold yet. */
+  readonly missing = new Set<Hash>();
 
   constructor() {
     this.plans = new Plans({
@@ -100,6 +102,8 @@ class Peer {
       isMemberOf: (node, of) => of === env && node !== kit.host(9).node,
       compute,
       desired: () => this.now,
+      hasHeads: (heads) =>
+        Object.values(heads).every((known) => known.every((head) => !this.missing.has(head))),
     });
   }
 
@@ -136,8 +140,8 @@ class Peer {
     return { signed, blobs: new Map([plan, inputs].map((blob) => [hashOf(blob), blob])) };
   }
 
-  commit(inputs: PlanInputs, by: KitHost | null = null): Made {
-    const made = this.make(inputs, by);
+  commit(inputs: PlanInputs, by: KitHost | null = null, changes: Partial<PlanRecord> = {}): Made {
+    const made = this.make(inputs, by, changes);
     expect(this.take(made)).toBe('adopted');
     return made;
   }
@@ -179,6 +183,35 @@ describe('the order of plans', () => {
     // Whoever comes late with the loser starts nothing anew.
     for (const late of [onA, onB]) b.take(late);
     expect(b.plans.isMergePending(env)).toBe(false);
+  });
+
+  test('a rival is not settled before the edits that it was made of are here', () => {
+    const [a, b] = [new Peer(), new Peer()];
+    b.take(a.commit(image('x:1')));
+    const [mine, yours] = [hashOf(new Uint8Array([1])), hashOf(new Uint8Array([2]))];
+    const onA = a.commit(image('x:2'), null, { heads: { cluster: [], 'env/prod': [mine] } });
+    const onB = b.commit(image('x:3'), null, { heads: { cluster: [], 'env/prod': [yours] } });
+    a.missing.add(yours);
+    b.missing.add(mine);
+    a.take(onB);
+    b.take(onA);
+    for (const [peer, other] of [
+      [a, b],
+      [b, a],
+    ] as const) {
+      // One of them follows the plan whose edits it has not got, the other has to wait for those of its rival.
+      expect(peer.plans.isMergePending(env)).toBe(false);
+      const early = peer.make(image('x:4'));
+      const third = new Peer();
+      for (const made of [onA, onB, early]) third.take(made);
+      expect(third.images()).toEqual(['x:4']);
+      expect(third.plans.isMergePending(env)).toBe(true);
+      peer.missing.clear();
+      expect(peer.plans.isMergePending(env)).toBe(true);
+      expect(other.plans.heads()).toEqual(peer.plans.heads());
+    }
+    b.take(a.commit(inputsOf([service('site', 'x:2'), service('other', 'x:3')])));
+    for (const peer of [a, b]) expect(peer.plans.isMergePending(env)).toBe(false);
   });
 
   test('an old plan of one who was away is no rival, also for one who has just joined or restarted', () => {
