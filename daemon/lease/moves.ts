@@ -96,7 +96,8 @@ export class Moves {
     }
     this.#dueMs = turn.authorityMs + moveLimits.everyMs;
     this.#moves = this.#moves.filter((atMs) => turn.authorityMs - atMs < hourMs);
-    if (this.#moves.length >= moveLimits.perHourMax) {
+    // Where nothing runs a move interrupts nothing.
+    if (desired.gate !== null && this.#moves.length >= moveLimits.perHourMax) {
       const text = `it moved ${this.#moves.length} times within an hour and stays`;
       turn.event('lease.flapping', 'alarm', this.#host.name, text);
       this.#dueMs = this.#moves[0]! + hourMs;

@@ -502,6 +502,17 @@ describe('handover', () => {
     }
   });
 
+  test('what only a daemon needs moves as often as it has to', () => {
+    const world = running({ lease: { gate: null, traffic: [], onDaemonDown: 'move' } });
+    for (let moves = 0; moves < 6; moves++) {
+      const before = world.holder()!;
+      before.event({ kind: 'daemon', isConnected: false });
+      world.runUntil(() => world.holder() !== before && world.holder() !== null, 45_000);
+      before.event({ kind: 'daemon', isConnected: true });
+      world.run(10_000);
+    }
+  });
+
   test('is refused while frozen, for strangers, and where it is not held', () => {
     const world = running();
     const [holder, other] = world.hosts;
