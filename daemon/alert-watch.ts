@@ -6,7 +6,13 @@ import type { HostId } from '../crdt/ids.ts';
 import type { HostView } from '../crdt/model.ts';
 import type { LeaseApi } from './lease-api.ts';
 import { AlertBook, alertsMax, findAlerts } from './lease-alarms.ts';
-import type { AlertHost, AlertSnapshot, AlertWork, RaisedAlert } from './lease-alarms.ts';
+import type {
+  AlertHost,
+  AlertKind,
+  AlertSnapshot,
+  AlertWork,
+  RaisedAlert,
+} from './lease-alarms.ts';
 import type { NodeApi } from './node-api.ts';
 import { instancesOf } from './operations/host-rows.ts';
 import { leaseSubjects } from './plan/leases.ts';
@@ -86,10 +92,16 @@ export class AlertWatch {
   }
 }
 
+const ownKinds: readonly AlertKind[] = [
+  'unsafe-keep',
+  'gate-fault',
+  'voter-forgot',
+  'stale-guard-version',
+];
+
 /** What concerns this host alone it tells itself; of those that see the rest, the first does. */
 function isTeller(snapshot: AlertSnapshot, { kind }: RaisedAlert): boolean {
-  if (kind === 'unsafe-keep' || kind === 'gate-fault' || kind === 'stale-guard-version')
-    return true;
+  if (ownKinds.includes(kind)) return true;
   return !snapshot.hosts.some(
     (host) => host.isConnected && host.liveness === 'alive' && host.host < snapshot.self,
   );

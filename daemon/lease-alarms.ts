@@ -7,6 +7,7 @@
  */
 import type { HostId } from '../crdt/ids.ts';
 import type { GuardStatus, LeaseStatus } from './lease/guard-api.ts';
+import { majorityOf } from './lease/model.ts';
 
 export type AlertKind =
   | 'no-quorum'
@@ -15,6 +16,7 @@ export type AlertKind =
   | 'flapping'
   | 'daemon-down'
   | 'gate-fault'
+  | 'voter-forgot'
   | 'all-failed'
   | 'stale-guard-version';
 
@@ -78,6 +80,7 @@ const holdDownMs: Readonly<Record<AlertKind, number>> = {
   'daemon-down': 0,
   // At its start a guard has not tried its gate yet.
   'gate-fault': 5_000,
+  'voter-forgot': 0,
   'all-failed': 5_000,
   'stale-guard-version': 60_000,
 };
@@ -93,6 +96,7 @@ export const alertsMax = 64;
 export function findAlerts(seen: AlertSnapshot): readonly Alert[] {
   return [
     ...quorumAlerts(seen),
+    ...voterAlerts(seen),
     ...(seen.status?.leases ?? []).flatMap((lease) => leaseAlerts(seen, lease)),
     ...seen.hosts.flatMap((host) => hostAlerts(seen, host)),
     ...seen.work.flatMap((work) => zombieAlerts(seen, work)),
@@ -118,6 +122,23 @@ function quorumAlerts({ status, env }: AlertSnapshot): Alert[] {
     alert('no-quorum', env, {
       text: `${silent} of ${status.voters.length} voters of ${env} do not answer: nothing exclusive changes hands`,
       todo: 'bring hosts back; when a majority is lost for good: `trellis help env force-voters`',
+    }),
+  ];
+}
+
+/** Each host says it of itself. Where the others are a majority they see to it. */
+function voterAlerts(seen: AlertSnapshot): Alert[] {
+  const { status, self } = seen;
+  const voters = status?.chosen?.config.voters ?? [];
+  if (status?.hasForgotten !== true || !voters.includes(self)) return [];
+  const name = nameOf(seen, self);
+  const isSeenTo = voters.length - 1 >= majorityOf(voters.length);
+  return [
+    alert('voter-forgot', name, {
+      text: `the vote of ${name} is silent: its lease log has lost something that it had promised to keep`,
+      todo: isSeenTo
+        ? `look after the disk of ${name}; the other voters remove its vote and let it in anew, if not: \`trellis env set voters\` without it, then with it`
+        : 'look after its disk; then name every voter that is there: `trellis help env force-voters`',
     }),
   ];
 }

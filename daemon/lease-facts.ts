@@ -42,6 +42,7 @@ export function leaseFactOf(
     leasePort,
     chosen: status?.chosen ?? null,
     hasQuorum: status?.hasQuorum ?? false,
+    ...(status?.hasForgotten === true && { hasForgotten: true }),
     gateFault: status === null ? 'no guard runs' : status.gateFault,
     held: leases.filter(isHeld).map(({ name, epoch, state }) => ({ name, epoch, state })),
     unfit: leases
@@ -66,6 +67,7 @@ export function readLeaseFact(value: unknown): LeaseFact | null {
     leasePort: port,
     chosen: readChosen(fact.chosen),
     hasQuorum: fact.hasQuorum === true,
+    ...(fact.hasForgotten === true && { hasForgotten: true }),
     gateFault: typeof fact.gateFault === 'string' ? fact.gateFault : null,
     held: listOf(fact.held).flatMap(({ name, epoch, state }) =>
       isName(name) && isCount(epoch) && typeof state === 'string' ? [{ name, epoch, state }] : [],

@@ -17,8 +17,12 @@ export class VoterHosts {
       readonly isLeaving: boolean;
     },
   ): readonly VoterHost[] {
+    const facts = leaseFactsOf(node);
     const guarded = new Set(
-      leaseFactsOf(node).flatMap(({ host, fact }) => (fact.leasePort === 0 ? [] : [host])),
+      facts.flatMap(({ host, fact }) => (fact.leasePort === 0 ? [] : [host])),
+    );
+    const forgetful = new Set(
+      facts.flatMap(({ host, fact }) => (fact.hasForgotten === true ? [host] : [])),
     );
     const members = node
       .hosts()
@@ -42,6 +46,7 @@ export class VoterHosts {
         location: meta['location'] ?? '',
         isWitness: meta['witness'] === 'true',
         isNever: isMute || meta['voter'] === 'never',
+        hasForgotten: forgetful.has(id),
         isLeaving: isSelf ? now.isLeaving : fact?.isLeaving === true,
       };
     });

@@ -271,8 +271,8 @@ function forceVotersCommand(): Command {
     section: 'leases',
     summary: 'majority lost: make the survivors the voters',
     about:
-      'Only when a majority of voters is gone for good. Every present voter is named: as a survivor, or as dead. If one ' +
-      'that is declared dead still runs, two hosts may run exclusive work at once. Needs two confirmations.',
+      'Only when a majority of voters is gone for good, or has lost memory. Every present voter is named: as a survivor, ' +
+      'or as dead. If one that is declared dead still runs, two hosts may run exclusive work at once. Needs two confirmations.',
     flags: [
       { name: 'voters', kind: 'strings', value: 'H,…', summary: 'survivors', complete: 'host' },
       {

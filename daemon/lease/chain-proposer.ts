@@ -24,14 +24,7 @@ import type {
 } from './messages.ts';
 import { compareBallots, majorityOf } from './model.ts';
 import type { Ballot, ChosenConfig, Instant, VoterConfig } from './model.ts';
-import {
-  compareRefs,
-  configHash,
-  mergeFloors,
-  noLink,
-  raiseAll,
-  refOf,
-} from './voter-config.ts';
+import { compareRefs, configHash, mergeFloors, noLink, raiseAll, refOf } from './voter-config.ts';
 
 export const proposerTimes = Object.freeze({
   attemptMs: 3_000,

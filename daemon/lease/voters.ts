@@ -10,6 +10,7 @@
 import { compareText } from '../../crdt/codec.ts';
 import { hash32 } from '../../crdt/hash32.ts';
 import type { HostId } from '../../crdt/ids.ts';
+import { majorityOf } from './model.ts';
 
 /** A voter that is dead for longer gives its vote to another host. */
 export const voterReplaceMs = 10 * 60_000;
@@ -25,6 +26,8 @@ export interface VoterHost {
   readonly isWitness: boolean;
   /** `voter: never`: only an operator's explicit choice makes it vote. */
   readonly isNever: boolean;
+  /** Its vote is silent until it was removed and let in anew: see `voter-memory.ts`. */
+  readonly hasForgotten: boolean;
   /** Is leaving, or drained for good. */
   readonly isLeaving: boolean;
 }
@@ -47,11 +50,30 @@ export function chooseVoters(input: {
     .filter(({ isLeaving }) => !isLeaving)
     .toSorted((a, b) => compareText(a.host, b.host));
   const current = [...input.current].toSorted(compareText);
+  const restored = withoutForgetful(members, current);
+  if (restored !== null) return restored;
   const chosen =
     input.operatorChoice === null
       ? automatic(members, current)
       : members.map(({ host }) => host).filter((host) => input.operatorChoice?.includes(host));
   return chosen.length === 0 ? current : chosen.toSorted(compareText);
+}
+
+/**
+ * Before anything else a vote that is silent comes back: the others remove it, which ends its silence, and are asked for it
+ * again. Null: none is, or the others are no majority, so that only force helps.
+ */
+function withoutForgetful(
+  members: readonly VoterHost[],
+  current: readonly HostId[],
+): readonly HostId[] | null {
+  const silent = members.filter(
+    ({ host, hasForgotten, deadForMs }) =>
+      hasForgotten && deadForMs === null && current.includes(host),
+  );
+  const [first] = silent;
+  const isEnough = current.length - silent.length >= majorityOf(current.length);
+  return first === undefined || !isEnough ? null : current.filter((host) => host !== first.host);
 }
 
 function automatic(members: readonly VoterHost[], current: readonly HostId[]): HostId[] {

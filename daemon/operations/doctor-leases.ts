@@ -58,6 +58,11 @@ function guardCheck(world: LeaseWorld, grade: typeof bad): Found {
       `${detail}; the daemon is ${version}`,
       'restart the guard when nothing is held here',
     );
+  if (status.hasForgotten)
+    return grade(
+      `${detail}; its vote is silent: the lease log of this host has lost something that it had promised to keep`,
+      'look after the disk; the other voters remove the vote and let it in anew; without a majority of them: `trellis help env force-voters`',
+    );
   if (status.silentMs > 0) {
     const seconds = Math.ceil(status.silentMs / 1_000);
     return warn(`${detail}; it is silent for ${seconds} s yet, as it forgot its votes`, 'wait');

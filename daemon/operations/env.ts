@@ -84,7 +84,7 @@ export const envOperations: readonly Operation[] = [
     params: params({
       ...envParam,
       voters: z.array(hostsParam).min(1).max(leaseLimits.votersMax),
-      dead: z.array(hostsParam).min(1).max(leaseLimits.votersMax),
+      dead: z.array(hostsParam).max(leaseLimits.votersMax).default([]),
       confirm: z.string().max(63).optional(),
       dryRun: z.boolean().default(false),
     }),
@@ -248,7 +248,7 @@ async function forceVoters(
   if (given.confirm !== node.env) {
     throw new ClusterError('CONFIRMATION_NEEDED', {
       action: `forcing the voters of ${node.env}`,
-      risk: `if one of ${answer.dead.join(', ')} still runs exclusive work, two hosts may run it at once`,
+      risk: forceRisk(answer.dead),
       confirm: node.env,
       plan,
     });
@@ -299,12 +299,22 @@ function assertCovers(world: LeaseWorld, known: readonly string[], survivors: nu
   }
 }
 
+/** Nobody is dead where the only voters that are left have lost memory. */
+function forceRisk(dead: readonly string[]): string {
+  return dead.length === 0
+    ? 'a voter that is neither named nor seen here may go on by itself, and two hosts may run exclusive work at once'
+    : `if one of ${dead.join(', ')} still runs exclusive work, two hosts may run it at once`;
+}
+
 function forcePlan(answer: ForceVotersAnswer): string[] {
   const dead = answer.dead.join(', ');
-  return [
-    `${answer.voters.join(', ')} become the only voters of ${answer.env}, in a new generation`,
+  const aboutDead = [
     `${dead} is declared dead: if it still runs exclusive work, two hosts may run it at once and data may be lost`,
     `make sure first that ${dead} is switched off; when it comes back it obeys the new voters`,
+  ];
+  return [
+    `${answer.voters.join(', ')} become the only voters of ${answer.env}, in a new generation`,
+    ...(dead === '' ? [forceRisk([])] : aboutDead),
     'it waits until every lease of the old voters has run out',
   ];
 }

@@ -103,7 +103,7 @@ export interface LeaseHistoryRow {
 export interface VoterRow {
   readonly host: string;
   readonly isReachable: boolean;
-  /** It forgot its votes and waits until none can matter. */
+  /** It forgot its votes, and waits until none can matter, or until it was let in anew. */
   readonly isSilent: boolean;
   /** Null: never. */
   readonly lastHeardMs: number | null;

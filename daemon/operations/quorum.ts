@@ -12,7 +12,9 @@ export function quorumOf(world: LeaseWorld): QuorumAnswer {
   const size = voters.length;
   const answering = voters.filter((voter) => voter.isReachable && !voter.isSilent);
   const needed = size === 0 ? 0 : majorityOf(size);
-  const hasQuorum = world.status?.hasQuorum ?? (size > 0 && answering.length >= needed);
+  // Guards hear each other also where a vote is silent.
+  const isEnough = size > 0 && answering.length >= needed;
+  const hasQuorum = isEnough && world.status?.hasQuorum !== false;
   const survives = hasQuorum && size > 0 ? Math.max(-1, answering.length - needed) : -1;
   const mode = size === 0 ? 'none' : size === 1 ? 'single' : size === 2 ? 'pair' : 'majority';
   return {
@@ -32,18 +34,20 @@ export function quorumOf(world: LeaseWorld): QuorumAnswer {
 }
 
 function voterRow(world: LeaseWorld, host: HostId): VoterRow {
+  const fact = world.facts.find((one) => one.host.id === host);
+  const hasForgotten = fact?.fact.hasForgotten === true;
   const seen = world.status?.voters.find((voter) => voter.host === host);
   if (seen !== undefined) {
-    const { isReachable, isSilent, lastHeardMs } = seen;
+    const { isReachable, lastHeardMs } = seen;
+    const isSilent = seen.isSilent || hasForgotten;
     const heardMs = lastHeardMs === null ? null : Math.round(lastHeardMs);
     return { host: hostName(world, host), isReachable, isSilent, lastHeardMs: heardMs };
   }
   const liveness = world.hosts.get(host)?.liveness;
-  const fact = world.facts.find((one) => one.host.id === host);
   return {
     host: hostName(world, host),
     isReachable: liveness === 'alive' && (fact?.fact.leasePort ?? 0) > 0,
-    isSilent: false,
+    isSilent: hasForgotten,
     lastHeardMs: fact === undefined ? null : Math.round(fact.ageMs),
   };
 }

@@ -14,6 +14,7 @@ function member(index: number, changes: Partial<VoterHost> = {}): VoterHost {
     location: '',
     isWitness: false,
     isNever: false,
+    hasForgotten: false,
     isLeaving: false,
     ...changes,
   };
@@ -147,6 +148,23 @@ describe('by the number of hosts', () => {
     expect(choose([...some(2), member(7, { isWitness: true })]).length).toBe(3);
     const chosen = choose([...some(3), member(7, { isWitness: true })]);
     expect(chosen).not.toContain(hostOf(7));
+  });
+
+  test('a voter that lost memory is removed by a majority of the others, and asked for again', () => {
+    const voters = [0, 1, 2].map(hostOf);
+    const forgot = (index: number) =>
+      some(3).map((one) => ({ ...one, hasForgotten: one.host === hostOf(index) }));
+    const rest = [hostOf(0), hostOf(2)];
+    expect(choose(forgot(1), voters)).toEqual(rest);
+    const operatorChoice = voters;
+    expect(chooseVoters({ hosts: forgot(1), current: voters, operatorChoice })).toEqual(rest);
+    // Whoever was removed remembers: it is let in anew.
+    expect(choose(forgot(1), rest)).toEqual(voters);
+    expect(choose(some(3), rest)).toEqual(voters);
+    // The only other one of a pair is no majority.
+    const pair = [hostOf(0), hostOf(1)];
+    const input = { hosts: forgot(1).slice(0, 2), current: pair, operatorChoice: pair };
+    expect(chooseVoters(input)).toEqual(pair);
   });
 
   test('a dead voter is replaced after ten minutes, by somebody alive', () => {

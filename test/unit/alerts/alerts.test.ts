@@ -129,6 +129,14 @@ describe('what is an alert', () => {
     expect(found()).toEqual(['gate-fault:h1']);
   });
 
+  test('voter-forgot: a voter says it of itself, and what to do', () => {
+    leases.setFact('h2', { hasForgotten: true });
+    expect(found()).toEqual([]);
+    leases.hasForgotten = true;
+    expect(found()).toEqual(['voter-forgot:h1']);
+    expect(findAlerts(snapshot())[0]?.todo).toContain('env');
+  });
+
   test('all-failed: nobody holds it, and every live candidate would not', () => {
     const known = leases.lease(lease, {
       title: 'service db',

@@ -236,6 +236,20 @@ describe('env force-voters', () => {
     ]);
   });
 
+  test('nobody is dead where voters have lost memory: they do not count as answering', async () => {
+    for (const name of ['h2', 'h3']) {
+      node.host(name).liveness = 'alive';
+      leases.deaf.delete(node.host(name).id);
+    }
+    const given = { voters: ['h1,h2,h3'], confirm: 'prod' };
+    await expect(force(given)).rejects.toThrow(/a majority answers/);
+    for (const name of ['h2', 'h3']) leases.setFact(name, { hasForgotten: true });
+    await force(given);
+    expect(leases.commands).toEqual([
+      { kind: 'force-voters', voters: ids('h1', 'h2', 'h3'), assertDead: [] },
+    ]);
+  });
+
   test('every present voter is named, none twice, and not while a majority answers', async () => {
     const confirm = 'prod';
     await expect(force({ voters: ['h1'], dead: ['h2'], confirm })).rejects.toMatchObject({

@@ -20,6 +20,7 @@ export class FakeLeases implements LeaseApi {
   readonly factList = new Map<string, Mutable<LeaseFact>>();
   isConnected = true;
   gateFault: string | null = null;
+  hasForgotten = false;
   version = '0.1.0';
   silentMs = 0;
   chosen: ChosenConfig | null;
@@ -102,7 +103,7 @@ export class FakeLeases implements LeaseApi {
       voters,
       hasQuorum: answering > voters.length / 2,
       silentMs: this.silentMs,
-      hasForgotten: false,
+      hasForgotten: this.hasForgotten,
       isParked: false,
       gateFault: this.gateFault,
       leases: this.leases,
