@@ -17,12 +17,21 @@ export async function askFirst(run: Run, losses: readonly string[]): Promise<voi
   }
 }
 
+/** Of operations that take `dryRun`. */
+export interface DryRun {
+  readonly plan?: readonly string[];
+  /** Of a takeover: from which host, as far as is known. */
+  readonly from?: string | null;
+}
+
+export async function dryRun(run: Run): Promise<DryRun> {
+  const params = { ...run.params, dryRun: true };
+  return (await run.client.call(run.command.call ?? '', params)) as DryRun;
+}
+
 /** For operations that take `dryRun` and answer `{plan: string[]}`. */
 export async function whatDryRunSays(run: Run): Promise<readonly string[]> {
-  const data = (await run.client.call(run.command.call ?? '', { ...run.params, dryRun: true })) as {
-    plan?: readonly string[];
-  };
-  return data.plan ?? [];
+  return (await dryRun(run)).plan ?? [];
 }
 
 /** Instances that stop here, and the state that is wiped. */

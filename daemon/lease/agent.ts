@@ -184,6 +184,10 @@ export class LeaseAgent
     return this.gate.hasGate;
   }
 
+  get self(): HostId {
+    return this.#shared.self;
+  }
+
   get isDaemonHere(): boolean {
     return this.#shared.isDaemonHere;
   }
@@ -528,8 +532,8 @@ export class LeaseAgent
   }
 
   /** An operator declared the owner dead. */
-  force(command: number, waitMs: number, turn: Turn): void {
-    this.#candidate.force(command, waitMs, turn);
+  force(command: number, of: HostId | null, waitMs: number, turn: Turn): void {
+    this.#candidate.force(command, of, waitMs, turn);
   }
 
   // ---- For people -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
  * How a lease that this host does not hold comes to it: by its turn, by command, or by force. `Candidacy` says when; here is
  * whether, and what is made of an attempt that failed.
  */
+import type { HostId } from '../../crdt/ids.ts';
 import { Acquiring } from './acquiring.ts';
 import type { AcquireWish } from './acquiring.ts';
 import { Candidacy, candidacyLimits } from './candidacy.ts';
@@ -73,11 +74,11 @@ export class Candidate {
     const isAllowed = standing.whyNot() === '';
     this.candidacy.allow(isAllowed, turn.authorityMs);
     if (turn.authorityMs < this.candidacy.dueMs) return;
-    const { isOn, victim } = this.#forcing;
+    const { isOn, victim, of } = this.#forcing;
     if (isOn ? turn.authorityMs < this.#forcing.atMs : !isAllowed) return;
     // A gate that is being emptied may still prove that it cannot be.
     if (gate.hasGate && gate.onLoss !== 'keep' && gate.state === 'unknown') return;
-    proposer.acquire(electorate, session, isOn, victim, turn);
+    proposer.acquire(electorate, session, isOn ? { victim, of } : null, turn);
   }
 
   /** When the next attempt is due. */
@@ -99,6 +100,7 @@ export class Candidate {
     // Where something may lie frozen in a gate they are left to lapse: what was not looked at is not known to be empty.
     if (outcome.isGrantOut && electorate && !gate.hasGate) proposer.giveBack(electorate, turn);
     if (mustRefuse) this.#refuse(other, turn);
+    else if (this.#forcing.isMistaken(outcome)) this.#forcing.onMistaken(outcome, turn);
     else if (this.#forcing.isOn && why === 'parked' && other) this.#forcing.onParked(other, turn);
     else {
       this.candidacy.failed(outcome, turn.authorityMs);
@@ -170,8 +172,8 @@ export class Candidate {
   }
 
   /** An operator declared the owner dead: after the longest authority its park is passed over. */
-  force(command: number, waitMs: number, turn: Turn): void {
-    this.#forcing.begin(command, waitMs, turn);
+  force(command: number, of: HostId | null, waitMs: number, turn: Turn): void {
+    this.#forcing.begin(command, of, waitMs, turn);
     this.#host.standing.endHoldOff();
   }
 }

@@ -144,7 +144,7 @@ export class Commands {
         this.#release(id, agent, command.reason, turn);
         return;
       case 'force-active':
-        this.#forceActive(id, agent, turn);
+        this.#forceActive(id, agent, command.of ?? null, turn);
         return;
       case 'prepared':
         this.#told(
@@ -300,7 +300,7 @@ export class Commands {
     if (--group.left === 0) turn.reply(group.id, group.fault ?? { isOk: true });
   }
 
-  #forceActive(id: number, agent: LeaseAgent, turn: Turn): void {
+  #forceActive(id: number, agent: LeaseAgent, of: HostId | null, turn: Turn): void {
     const { self, electorate } = this.#parts.shared;
     const { name } = agent;
     if (agent.isHolding) turn.reply(id, { isOk: true, epoch: agent.epoch, holder: self });
@@ -312,7 +312,7 @@ export class Commands {
     else if (!electorate) this.#noQuorum(id, 'no voters are known here', turn);
     else {
       const longest = (electorate.ttlMsMax * (1 + clockRateError)) / (1 - clockRateError);
-      agent.force(id, longest + clockMarginMs, turn);
+      agent.force(id, of, longest + clockMarginMs, turn);
     }
   }
 

@@ -1,18 +1,32 @@
 /**
  * Taking a lease from an owner that an operator declares dead. First an attempt finds out whose park it is, if any; then, after
- * the longest authority, that park is passed over: that one, and no other that is made later.
+ * the longest authority, that park is passed over: that one, and no other that is made later. Nothing is taken from anybody but
+ * the host that the operator has named: the lease may have moved since it was looked at.
  */
+import type { HostId } from '../../crdt/ids.ts';
 import type { Candidacy } from './candidacy.ts';
 import type { Hints } from './hints.ts';
 import type { Epoch, LeaseName, Owner } from './model.ts';
+import type { Outcome } from './proposer.ts';
 import { commandMsMax } from './shared.ts';
 import type { Turn, Waiting } from './turn.ts';
 
 /** A forced takeover is about the park that is found within so long. */
 const forceLearnMs = 1_000;
 
+/** What an operator's word allows an attempt. */
+export interface Force {
+  /** Whose park may be passed over; null: nobody's, which finds out whose it would be. */
+  readonly victim: Owner | null;
+  /** Who was declared dead: nothing is taken from others. Null: nobody was known to have it. */
+  readonly of: HostId | null;
+}
+
+type Failed = Extract<Outcome, { kind: 'failed' }>;
+
 /** What it needs of the lease. */
 export interface ForcingHost {
+  readonly self: HostId;
   readonly name: LeaseName;
   readonly env: string;
   readonly hints: Hints;
@@ -27,6 +41,7 @@ export class Forcing {
   #waitMs = 0;
   #learnMs = 0;
   #victim: Owner | null = null;
+  #of: HostId | null = null;
 
   constructor(host: ForcingHost, candidacy: Candidacy) {
     this.#host = host;
@@ -48,19 +63,43 @@ export class Forcing {
     return this.#victim;
   }
 
+  /** Whom the operator has declared dead; null: nobody was known to have it. */
+  get of(): HostId | null {
+    return this.#of;
+  }
+
   nextMs(): number {
     return this.#waiting?.untilMs ?? Infinity;
   }
 
-  begin(command: number, waitMs: number, turn: Turn): void {
+  begin(command: number, of: HostId | null, waitMs: number, turn: Turn): void {
     this.#isOn = true;
     this.#victim = null;
+    this.#of = of;
     this.#waitMs = waitMs;
     this.#learnMs = turn.authorityMs + forceLearnMs;
     // At once, to find out whose park it is: one that is made later is not meant.
     this.#atMs = turn.authorityMs;
     this.#waiting = { id: command, untilMs: turn.authorityMs + waitMs + 2 * commandMsMax };
     this.#candidacy.dueMs = turn.authorityMs;
+  }
+
+  /** An attempt met somebody whom nobody has declared dead. */
+  isMistaken({ why, other }: Failed): boolean {
+    if (!this.#isOn || other === null || other.host === this.#host.self) return false;
+    return why === 'parked' ? other.host !== this.#of : why === 'busy' && this.#isOther(other);
+  }
+
+  onMistaken({ why, other }: Failed, turn: Turn): void {
+    const waiting = this.#end();
+    const { name } = this.#host;
+    const holder = other?.host ?? '';
+    const reason = `${holder} has ${why === 'parked' ? 'parked it' : 'it now'}, and was not declared dead`;
+    if (waiting) turn.refuse(waiting.id, 'LEASE_BUSY', { name, reason, holder });
+  }
+
+  #isOther({ host }: Owner): boolean {
+    return this.#of !== null && host !== this.#of;
   }
 
   /** An attempt met a park. */

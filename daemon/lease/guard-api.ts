@@ -113,7 +113,12 @@ export type GuardCommand =
    * Take a lease from an owner that an operator declares dead: a parked one at once, any other when its time is over, which
    * voters never cut short.
    */
-  | { readonly kind: 'force-active'; readonly name: LeaseName }
+  | {
+      readonly kind: 'force-active';
+      readonly name: LeaseName;
+      /** Whom the operator declares dead; null: nobody was known to have it. Refused when another turns out to have it. */
+      readonly of: HostId | null;
+    }
   /** Majority lost: survivors become the voters of a new generation; waits 2 M first. */
   | {
       readonly kind: 'force-voters';

@@ -91,7 +91,7 @@ export class Parking {
       turn.authorityMs >= this.#candidacy.dueMs
     ) {
       if (this.#isUnparkFull || this.#host.heldBySession !== session)
-        proposer.acquire(electorate, session, false, null, turn);
+        proposer.acquire(electorate, session, null, turn);
       else proposer.unpark(electorate, session, turn);
     }
   }

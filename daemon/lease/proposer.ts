@@ -15,6 +15,7 @@
  *   under a higher number, while the workload keeps the one under which it was started.
  */
 import type { HostId } from '../../crdt/ids.ts';
+import type { Force } from './forcing.ts';
 import type {
   Accept,
   Accepted,
@@ -131,7 +132,7 @@ export class Proposer {
   #fullN = -1;
   readonly #ballots: Ballots;
   #attempt: Attempt | null = null;
-  #victim: Owner | null = null;
+  #force: Force | null = null;
   #raises = 0;
   /** Of the last attempt that failed with grants out. */
   #failed: Ballot | null = null;
@@ -195,16 +196,10 @@ export class Proposer {
 
   // ---- Beginnings -------------------------------------------------------------------------------------------------------
 
-  /** `victim`: whose park may be passed over, when it is forced; null: nobody's, which finds out whose it would be. */
-  acquire(
-    electorate: Electorate,
-    session: string,
-    isForced: boolean,
-    victim: Owner | null,
-    turn: Turn,
-  ): void {
-    this.#victim = victim;
-    this.#begin('acquire', electorate, session, isForced, turn);
+  /** `force`: null: in its turn, as any candidate. */
+  acquire(electorate: Electorate, session: string, force: Force | null, turn: Turn): void {
+    this.#force = force;
+    this.#begin('acquire', electorate, session, force !== null, turn);
   }
 
   /** Only while held. */
@@ -341,7 +336,7 @@ export class Proposer {
       return this.#failIfHopeless(attempt, turn);
     }
     const { parkedBy } = message;
-    if (parkedBy && parkedBy.host !== turn.self && !isSame(parkedBy, this.#victim)) {
+    if (parkedBy && parkedBy.host !== turn.self && !isSame(parkedBy, this.#force?.victim ?? null)) {
       // Parked by somebody whom nobody has declared dead.
       attempt.other = parkedBy;
       return this.#fail('parked', turn);
@@ -356,6 +351,16 @@ export class Proposer {
     }
     if (bitCount(attempt.open) < majorityOf(attempt.electorate.voters.length)) return null;
     if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);
+    const { lastOwner } = attempt;
+    if (
+      attempt.isForced &&
+      lastOwner &&
+      !attempt.isLastReleased &&
+      this.#isSpared(lastOwner, turn)
+    ) {
+      attempt.other = lastOwner;
+      return this.#fail('busy', turn);
+    }
     attempt.isAccepting = true;
     attempt.epoch = Math.max(attempt.epochSeen, this.#epochSeen, this.#serveEpoch) + 1;
     attempt.resendMs = turn.authorityMs + this.profile.resendMs;
@@ -363,6 +368,12 @@ export class Proposer {
     attempt.waits.length = 0;
     this.#sendAll(attempt, turn);
     return null;
+  }
+
+  /** The operator meant another one. What this host itself has tried is in nobody's way. */
+  #isSpared({ host }: Owner, turn: Turn): boolean {
+    const of = this.#force?.of ?? null;
+    return of !== null && host !== of && host !== turn.self;
   }
 
   onAccepted(from: HostId, message: Accepted, turn: Turn): Outcome | null {

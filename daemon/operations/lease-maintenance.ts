@@ -80,6 +80,8 @@ export const forceOperation: Operation = define({
     ...envParam,
     name: leaseNameParam,
     host: hostParam.optional(),
+    /** Who is declared dead; '': nobody was known to have it. Absent: who has it as far as is known now. */
+    of: z.string().max(64).optional(),
     confirm: z.string().max(200).optional(),
     here: z.boolean().default(false),
     dryRun: z.boolean().default(false),
@@ -93,6 +95,7 @@ async function forceActive(
     env?: string | undefined;
     name: string;
     host?: string | undefined;
+    of?: string | undefined;
     confirm?: string | undefined;
     here: boolean;
     dryRun: boolean;
@@ -118,8 +121,9 @@ async function forceActive(
       plan,
     });
   }
+  const of = whoIsDead(world, subject, given.of);
   if (target.id !== world.node.self.host) {
-    const call = { name, confirm: name, here: true };
+    const call = { name, of: of ?? '', confirm: name, here: true };
     return (await runOn(context, target, {
       group: 'lease',
       command: 'force-active',
@@ -129,7 +133,7 @@ async function forceActive(
   const startedMs = context.clock.monotonicMs();
   context.progress('waiting until no holder can have time left');
   const reply = await withSteps(context, subject, () =>
-    command(context, { kind: 'force-active', name }, { name: title }),
+    command(context, { kind: 'force-active', name, of }, { name: title }),
   );
   const after = holderOf(leaseWorld(context, given), name);
   return {
@@ -140,6 +144,16 @@ async function forceActive(
     epoch: reply.epoch ?? after?.epoch ?? epoch,
     tookMs: Math.round(context.clock.monotonicMs() - startedMs),
   };
+}
+
+/** The lease may have moved since somebody looked: whoever has it now was not declared dead. */
+function whoIsDead(world: LeaseWorld, { name, title }: LeaseSubject, of?: string): HostId | null {
+  const holder = holderOf(world, name)?.host ?? null;
+  if (of === undefined) return holder;
+  const dead = of === '' ? null : findHost(world.node, of).id;
+  if (holder === null || dead === null || holder === dead) return dead;
+  const reason = `${hostName(world, holder)} has it now, and was not declared dead`;
+  throw new ClusterError('LEASE_BUSY', { name: title, reason });
 }
 
 function forcePlan(subject: LeaseSubject, from: string | null, to: string): string[] {

@@ -3,13 +3,13 @@
  * typing the name or with --confirm. One slip of the hand must not start a second copy of a database.
  */
 import { ClusterError } from '../../errors.ts';
-import { askFirst, whatDryRunSays } from '../confirm.ts';
+import { askFirst, dryRun } from '../confirm.ts';
 import { progressHooks, show } from '../run.ts';
 import type { Run } from '../spec.ts';
 
 export async function run(run: Run): Promise<number> {
   const { command, params, terminal } = run;
-  const plan = await whatDryRunSays(run);
+  const { plan = [], from } = await dryRun(run);
   await askFirst(run, plan);
   const { name, confirm } = params;
   const expected = Array.isArray(name) ? name.join(' ') : null;
@@ -29,7 +29,13 @@ export async function run(run: Run): Promise<number> {
     });
   }
   const call = command.call ?? '';
-  const data = await run.client.call(call, { ...params, confirm: given }, progressHooks(run));
+  // Whom people were told of, and no other, is taken for dead.
+  const of = from === undefined ? {} : { of: from ?? '' };
+  const data = await run.client.call(
+    call,
+    { ...params, ...of, confirm: given },
+    progressHooks(run),
+  );
   await show(run, data);
   return 0;
 }

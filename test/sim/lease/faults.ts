@@ -414,7 +414,11 @@ export class Faults {
     if (act === 'force-active') {
       const last = world.checks.activationsOf(name).at(-1);
       if (last === undefined || world.machines[last.host]?.isUp === true) return;
-      world.command(index, { kind: 'force-active', name });
+      world.command(index, {
+        kind: 'force-active',
+        name,
+        of: world.truth.hosts[last.host] ?? null,
+      });
       return;
     }
     // The dead ones stay dead until the liveness phase, which begins with a whole network.

@@ -163,7 +163,7 @@ test('force-active: two confirmations, by flags or by hand', async () => {
   const answers: Record<string, Answer> = {
     'lease/force-active': (params) =>
       params['dryRun'] === true
-        ? { plan: ['taken from h2', 'two hosts may run it at once'] }
+        ? { plan: ['taken from h2', 'two hosts may run it at once'], from: 'h2' }
         : { title: 'service db', from: 'h2', to: 'h1', epoch: 9, tookMs: 3_000 },
   };
   const argv = ['lease', 'force-active', 'db'];
@@ -177,10 +177,10 @@ test('force-active: two confirmations, by flags or by hand', async () => {
   const no = await cli(argv, answers, { answers: ['n'] });
   expect([no.exit, no.asked.length]).toEqual([3, 1]);
   const typed = await cli(argv, answers, { answers: ['y', 'db'] });
-  expect(typed.asked[1]?.params).toEqual({ name: ['db'], confirm: 'db' });
+  expect(typed.asked[1]?.params).toEqual({ name: ['db'], of: 'h2', confirm: 'db' });
   const flags = await cli([...argv, '--yes', '--confirm', 'db'], answers);
   expect(flags.stdout).toContain('held by h1, epoch 9');
-  expect(flags.asked[1]?.params).toEqual({ name: ['db'], confirm: 'db' });
+  expect(flags.asked[1]?.params).toEqual({ name: ['db'], of: 'h2', confirm: 'db' });
 });
 
 test('env force-voters asks for the name of the environment', async () => {

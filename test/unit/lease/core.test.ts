@@ -342,7 +342,7 @@ describe('park', () => {
     host.command({ kind: 'park', name: db });
     world.run(100);
     world.lose = ({ from, to }) => from === host.self || to === host.self;
-    const id = world.hosts[1]!.command({ kind: 'force-active', name: db });
+    const id = world.hosts[1]!.command({ kind: 'force-active', name: db, of: host.self });
     world.run(5_000);
     expect(world.hosts[1]!.lease().state).not.toBe('active');
     world.run(500);
@@ -352,6 +352,24 @@ describe('park', () => {
     world.run(6_000);
     expect(host.gate).toBe('frozen');
     expect(host.lease().state).not.toBe('parked');
+  });
+
+  test('of another host than the operator has named is not passed over', () => {
+    for (const named of [2, null]) {
+      const world = running();
+      const [holder, taker] = world.hosts;
+      holder!.command({ kind: 'park', name: db });
+      world.run(100);
+      const of = named === null ? null : world.ids[named]!;
+      const id = taker!.command({ kind: 'force-active', name: db, of });
+      world.run(60_000);
+      expect(taker!.replies.get(id)).toMatchObject({
+        code: 'LEASE_BUSY',
+        details: { holder: holder!.self },
+      });
+      expect(holder!.lease().state).toBe('parked');
+      expect(holder!.gate).toBe('open');
+    }
   });
 
   test('what nothing runs under is released instead, so that others go on', () => {

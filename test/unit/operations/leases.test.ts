@@ -491,7 +491,21 @@ describe('maintenance and force', () => {
     leases.answer = () => ({ isOk: true, epoch: 5 });
     const answer = await run<MoveAnswer>('lease/force-active', { name: 'db', confirm: 'db' });
     expect(answer).toMatchObject({ from: 'h2', to: 'h1', epoch: 5 });
-    expect(leases.commands).toEqual([{ kind: 'force-active', name: db }]);
+    expect(leases.commands).toEqual([{ kind: 'force-active', name: db, of: node.host('h2').id }]);
+  });
+
+  test('force is about the host that people were told of, not about who has it by then', async () => {
+    const force = (of: string) => run('lease/force-active', { name: 'db', confirm: 'db', of });
+    leases.setFact('h3', { held: [{ name: db, epoch: 5, state: 'active' }] });
+    await expect(force('h2')).rejects.toMatchObject({ code: 'LEASE_BUSY' });
+    expect(leases.commands).toEqual([]);
+    await force('h3');
+    // Nobody was known: the guard sees for itself.
+    await force('');
+    expect(leases.commands).toEqual([
+      { kind: 'force-active', name: db, of: node.host('h3').id },
+      { kind: 'force-active', name: db, of: null },
+    ]);
   });
 });
 
