@@ -16,6 +16,7 @@ import type {
   GuardNotice,
   GuardReply,
   LeaseState,
+  LeaseStatus,
 } from '../../../daemon/lease/guard-api.ts';
 import type { ChosenConfig } from '../../../daemon/lease/model.ts';
 import type { Message } from '../../../daemon/lease/messages.ts';
@@ -526,10 +527,18 @@ export class LeaseWorld {
 
   /** As the guard of this host says; null: it does not run, or knows nothing of it. */
   stateOf(index: number, name: string): LeaseState | null {
+    return this.#statusOf(index, name)?.state ?? null;
+  }
+
+  /** As `stateOf`. */
+  epochOf(index: number, name: string): number | null {
+    return this.#statusOf(index, name)?.epoch ?? null;
+  }
+
+  #statusOf(index: number, name: string): LeaseStatus | undefined {
     const guard = this.guards[index];
-    if (guard === undefined || guard.core === null) return null;
-    const { leases } = guard.core.status(guard.now());
-    return leases.find((lease) => lease.name === name)?.state ?? null;
+    const leases = guard?.core?.status(guard.now()).leases ?? [];
+    return leases.find((lease) => lease.name === name);
   }
 
   /** Newest voters that a host has taken. */

@@ -401,6 +401,73 @@ function parkedForHours(): void {
   insist(world.runningOn(name) === 0, 'L1', 'the holder did not come back from its park');
 }
 
+/**
+ * Everything of every host is parked and stopped in order, guards and daemons alike, and two hours pass: what ran runs on, nobody
+ * promotes anything, and afterwards everything is held where it was, under the epoch it had, without a restart. [trellis:R20]
+ */
+function allStoppedForHours(): void {
+  const second = { ...serviceLease, name: 'storage/e/b' };
+  const world = worldOf({
+    leases: [serviceLease, second, plannerLease],
+    candidates: [
+      [0, 1, 2],
+      [1, 2, 0],
+      [2, 0, 1],
+    ],
+  });
+  const places = [
+    [name, 0],
+    [second.name, 1],
+  ] as const;
+  for (const [lease, host] of places)
+    world.runUntil(
+      () => world.runningOn(lease) === host && world.stateOf(host, lease) === 'active',
+      {
+        withinMs: 10_000,
+        what: `${lease} runs on h${host}`,
+      },
+    );
+  world.run({ forMs: 5_000 });
+  const before = places.map(([lease, host]) => {
+    const gate = world.machines[host]?.gate(lease);
+    return { process: gate?.process, epoch: world.epochOf(host, lease) };
+  });
+  for (const { index } of world.machines) {
+    world.command(index, { kind: 'daemon-stopping' });
+    park(world, index);
+    world.daemons[index]?.kill();
+    world.killGuard(index, { isVolatileKept: true });
+  }
+  const insistSame = (law: string, what: string): void => {
+    for (const [at, [lease, host]] of places.entries()) {
+      const gate = world.machines[host]?.gate(lease);
+      insist(world.runningOn(lease) === host, law, `${lease} does not run on h${host} ${what}`);
+      insist(gate?.process === before[at]?.process, law, `${lease} was started anew ${what}`);
+      const isReached = gate !== undefined && gate.trafficUntilMs > world.nowMs + 1e9;
+      insist(isReached || what !== 'meanwhile', law, `traffic of ${lease} is cut ${what}`);
+    }
+  };
+  for (let minutes = 0; minutes < 120; minutes += 10) {
+    world.run({ forMs: 600_000 });
+    insistSame('I18', 'meanwhile');
+  }
+  for (const { index } of world.machines) {
+    world.startGuard(index);
+    world.daemons[index]?.start();
+    world.run({ forMs: 3_000 });
+    insistSame('I18', 'when others are back');
+  }
+  for (const { index } of world.machines) world.command(index, { kind: 'unpark', name: null });
+  world.runUntil(() => places.every(([lease, host]) => world.stateOf(host, lease) === 'active'), {
+    withinMs: 5_000,
+    what: 'the same holders hold',
+  });
+  world.run({ forMs: 5_000 });
+  insistSame('L1', 'afterwards');
+  for (const [at, [lease, host]] of places.entries())
+    insist(world.epochOf(host, lease) === before[at]?.epoch, 'I8', `${lease} has another epoch`);
+}
+
 /** The voters hear of an unpark whose answers are lost: the holder runs on, parked, and so the voters must keep it. */
 function unparkInVain(): void {
   const world = worldOf();
@@ -734,6 +801,7 @@ export const scripts: Readonly<Record<string, () => void>> = {
   allVotersReplaced,
   growAndShrink,
   parkedForHours,
+  allStoppedForHours,
   unparkInVain,
   unparkAmongStrangers,
   damagedLog,
