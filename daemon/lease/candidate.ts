@@ -5,7 +5,7 @@
 import type { HostId } from '../../crdt/ids.ts';
 import { Acquiring } from './acquiring.ts';
 import type { AcquireWish } from './acquiring.ts';
-import { Candidacy, candidacyLimits } from './candidacy.ts';
+import { Candidacy } from './candidacy.ts';
 import { Forcing } from './forcing.ts';
 import type { ForcingHost } from './forcing.ts';
 import type { Gate } from './gate.ts';
@@ -102,11 +102,7 @@ export class Candidate {
     if (mustRefuse) this.#refuse(other, turn);
     else if (this.#forcing.isMistaken(outcome)) this.#forcing.onMistaken(outcome, turn);
     else if (this.#forcing.isOn && why === 'parked' && other) this.#forcing.onParked(other, turn);
-    else {
-      this.candidacy.failed(outcome, turn.authorityMs);
-      // Other voters know more than ours: they should tell when that ends. Not when it is about to: their answer would come late.
-      if (why === 'busy' && outcome.waitMs >= candidacyLimits.lagMs) this.#shared.isWatchDue = true;
-    }
+    else this.candidacy.failed(outcome, turn.authorityMs);
   }
 
   /** True: it was taken by force. */
