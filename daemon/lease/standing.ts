@@ -16,6 +16,8 @@ export interface StandingHost {
   readonly desired: LeaseDesired | null;
   readonly isByCommand: boolean;
   readonly gate: Gate;
+  /** Nothing is left inside, and it is closed. */
+  readonly isGateEmpty: boolean;
 }
 
 export class Standing {
@@ -48,9 +50,13 @@ export class Standing {
     return '';
   }
 
-  /** Nothing runs under it: it is for the daemon alone, and moves away when that is gone. */
+  /**
+   * Nobody would make use of it here: without its daemon a guard can thaw what stands still inside the gate, and start nothing.
+   * What nothing runs under is for the daemon alone.
+   */
   #isUseless({ gate, onDaemonDown }: LeaseDesired): boolean {
-    return gate === null && onDaemonDown === 'move' && !this.#shared.isDaemonHere;
+    if (this.#shared.isDaemonHere || this.#host.isByCommand) return false;
+    return gate === null ? onDaemonDown === 'move' : this.#host.isGateEmpty;
   }
 
   /** A frozen environment or host moves nothing by itself; what is taken by command somebody asked for. */

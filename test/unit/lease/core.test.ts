@@ -278,6 +278,7 @@ describe('voters', () => {
     const host = world.hosts[0]!;
     host.durable = [];
     host.restart({ isIntact: false });
+    host.event({ kind: 'daemon', isConnected: true });
     host.desire({ isFounder: true });
     world.settle();
     expect(host.core.status(host.now()).chosen?.config).toMatchObject({
@@ -518,6 +519,30 @@ describe('handover', () => {
       last!.event({ kind: 'daemon', isConnected: true });
       world.runUntil(() => world.holder() === last, 3_000);
     }
+  });
+
+  test('a guard that could start nothing leaves it to one that can', () => {
+    const world = running();
+    const [first, best, last] = world.hosts;
+    best!.event({ kind: 'daemon', isConnected: false });
+    first!.isAlive = false;
+    world.runUntil(() => world.holder() === last, 3_000);
+    expect(best!.lease().why).toBe('its daemon does not run');
+    best!.event({ kind: 'daemon', isConnected: true });
+    expect(best!.lease().why).toBe('');
+  });
+
+  test('what still stands frozen in its gate goes on without a daemon, too', () => {
+    const world = running({ lease: { onLoss: 'freeze' } });
+    const [first] = world.hosts;
+    first!.isPopulated = true;
+    first!.event({ kind: 'daemon', isConnected: false });
+    for (const other of world.hosts.slice(1)) other.event({ kind: 'daemon', isConnected: false });
+    world.lose = ({ from, to }) => from === first!.self || to === first!.self;
+    world.run(5_000);
+    expect(world.holder()).toBeNull();
+    world.lose = () => false;
+    world.runUntil(() => world.holder() === first, 5_000);
   });
 
   test('what only a daemon needs moves as often as it has to', () => {
