@@ -13,7 +13,7 @@ const programs = { daemon: ['main.ts'], guard: ['lease', 'guard', 'main.ts'] };
 const small = ['--max-semi-space-size=1'];
 // As `guardNodeFlags` in the sources, which say why.
 const guardFlags =
-  '--heap-growing-percent=100 --v8-pool-size=1 --no-parallel-scavenge --no-opt --no-maglev --max-lazy';
+  '--heap-growing-percent=100 --v8-pool-size=1 --no-parallel-scavenge --no-maglev --max-lazy';
 const flagsOf = { daemon: small, guard: [...small, ...guardFlags.split(' ')] };
 const isDaemon = Object.hasOwn(programs, process.argv[2] ?? '');
 const main = path.join(

@@ -31,7 +31,7 @@ case ${1-} in
   # As `guardNodeFlags` in the sources, which say why.
   guard)
     exec "$lib/node" --max-semi-space-size=1 --heap-growing-percent=100 --v8-pool-size=1 --no-parallel-scavenge \
-      --no-opt --no-maglev --max-lazy "$lib/guard.mjs" "$@"
+      --no-maglev --max-lazy "$lib/guard.mjs" "$@"
     ;;
   *) exec "$lib/node" "$lib/cli.mjs" "$@" ;;
 esac

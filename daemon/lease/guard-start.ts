@@ -22,15 +22,14 @@ export function guardArguments(start: GuardStart): string[] {
 
 /**
  * What keeps an idle guard small: a small young generation, a heap that is collected before it has doubled, one helper
- * thread, and code that is interpreted or compiled simply: a guard waits, and its time goes to the kernel. Wherever one is
- * started: `bootstrap/trellis.sh` and `trellis.mjs` repeat them.
+ * thread, and one of two optimising compilers: a guard waits, and its time goes to the kernel. Wherever one is started:
+ * `bootstrap/trellis.sh` and `trellis.mjs` repeat them.
  */
 export const guardNodeFlags = [
   '--max-semi-space-size=1',
   '--heap-growing-percent=100',
   '--v8-pool-size=1',
   '--no-parallel-scavenge',
-  '--no-opt',
   '--no-maglev',
   '--max-lazy',
 ] as const;
