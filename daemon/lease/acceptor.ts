@@ -122,8 +122,15 @@ export class Acceptor {
     return this.#watchers.nextMs();
   }
 
-  get hasPark(): boolean {
-    return this.#seats.hasPark;
+  /** Whether it keeps any park. Their hosts are told, since one that was outlived is in the way of others. */
+  hintParks(turn: Turn): boolean {
+    let hasPark = false;
+    for (const seat of this.#seats.all()) {
+      if (!seat.parked) continue;
+      hasPark = true;
+      this.#watchers.hintPark(seat, turn);
+    }
+    return hasPark;
   }
 
   hasGrantOfOthers(monoMs: number): boolean {

@@ -207,6 +207,11 @@ export class LeaseAgent
     return this.#contents.isOusted;
   }
 
+  /** Nothing of it may run before its last owner is off. */
+  get isFencing(): boolean {
+    return this.#contents.isFencing;
+  }
+
   get heldBySession(): string {
     return this.#contents.session;
   }

@@ -91,7 +91,10 @@ export class Agents {
   }
 
   onMessage(from: HostId, message: AgentMessage, turn: Turn): void {
-    const agent = this.#byName.get(message.name);
+    const isOwnPark =
+      message.kind === 'learn' && message.state === 'parked' && message.owner.host === turn.self;
+    // Of what nobody wants any more, and nothing is known of, a park may be left with voters: it is ended.
+    const agent = isOwnPark ? this.add(message.name) : this.#byName.get(message.name);
     if (!agent) return;
     if (message.kind === 'learn') agent.onLearn(from, message, turn);
     else if (message.kind === 'expired') agent.onExpired(message, turn);

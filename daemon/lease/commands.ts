@@ -259,8 +259,9 @@ export class Commands {
   }
 
   #all(id: number, kind: 'park' | 'unpark', turn: Turn): void {
+    // A lock ends with whoever asked, who is not there any more when the guard is back.
     const affected = [...this.#parts.agents.values()].filter((agent) =>
-      kind === 'park' ? agent.isHolding : agent.isParked,
+      kind === 'park' ? agent.isHolding && !isLock(agent) : agent.isParked,
     );
     if (affected.length === 0) {
       turn.reply(id, { isOk: true });
@@ -281,7 +282,12 @@ export class Commands {
   #park(id: number, kind: 'park' | 'unpark', agent: LeaseAgent, turn: Turn): void {
     const { name } = agent;
     const host = this.#parts.shared.self;
-    if (agent.isParking) this.#busy(id, agent, 'it is being parked or unparked', turn);
+    if (kind === 'park' && agent.isByCommand) {
+      const reason = 'it ends with whoever asked for it';
+      turn.refuse(id, 'LEASE_DENIED', { name, host, reason });
+    } else if (kind === 'park' && agent.isFencing)
+      this.#busy(id, agent, 'its last owner is being fenced', turn);
+    else if (agent.isParking) this.#busy(id, agent, 'it is being parked or unparked', turn);
     else if (kind === 'park') {
       if (agent.isParked) turn.reply(id, { isOk: true, epoch: agent.epoch });
       else if (!agent.isHolding)
@@ -357,4 +363,9 @@ export class Commands {
   #noQuorum(id: number, reason: string, turn: Turn): void {
     turn.refuse(id, 'NO_QUORUM', { env: this.#parts.chain.ref().env, reason });
   }
+}
+
+/** Taken by command, for what runs under it. */
+function isLock(agent: LeaseAgent): boolean {
+  return agent.isByCommand && agent.hasGate;
 }

@@ -29,6 +29,7 @@ export class Contents {
   /** The wall clock stepped: closed until one renewal is through. */
   #isWallHold = false;
   #isFencing = false;
+  #isResumed = false;
 
   constructor(host: ContentsHost, gate: Gate) {
     this.#host = host;
@@ -38,6 +39,7 @@ export class Contents {
   resume(session: string, mustEmpty: boolean): void {
     this.#session = session;
     this.#mustEmpty = mustEmpty;
+    this.#isResumed = true;
   }
 
   get session(): string {
@@ -58,6 +60,11 @@ export class Contents {
     return this.#gate.hasGate && !this.#gate.isEmpty && this.#gate.epoch > 0;
   }
 
+  /** Its last owner is not known to be off yet. */
+  get isFencing(): boolean {
+    return this.#isFencing;
+  }
+
   /** What ran here has no right to any more, and is not gone yet. */
   get isOusted(): boolean {
     return this.#mustEmpty && this.#gate.hasGate && !this.isGone;
@@ -67,10 +74,14 @@ export class Contents {
   settle(turn: Turn): void {
     const { isHolding, epoch, proposer } = this.#host;
     const gate = this.#gate;
+    // The guard was started anew meanwhile: nobody waits for the answer of the command any more.
+    if (isHolding && this.#isResumed && !gate.isOpen) this.fence(proposer.unfenced, turn);
+    this.#isResumed = false;
     gate.settle(turn, this.#wish(), epoch, isHolding ? proposer.untilMs : 0, this.#isResumable);
     if (this.#mustEmpty && this.isGone) this.#mustEmpty = false;
     // Cleared for a new tenure: what runs from here on belongs to it.
     if (isHolding && gate.isOpen && gate.epoch === epoch) {
+      proposer.settled();
       this.#isResumable = false;
       this.#mustEmpty = false;
     }
@@ -147,6 +158,7 @@ export class Contents {
   onFenced(epoch: Epoch, isFenced: boolean): boolean {
     if (!this.#isFencing || epoch !== this.#host.epoch) return true;
     this.#isFencing = false;
+    if (isFenced) this.#host.proposer.settled();
     return isFenced;
   }
 }

@@ -102,7 +102,7 @@ export class GuardCore {
         raiseFloors: (floors, rest) => this.#acceptor.raiseFloors(floors, rest),
         token: () => this.#turn.nextToken(),
         isSilent: (at) => at.monoMs < this.#acceptor.silentUntilMs,
-        keepsPark: () => this.#acceptor.hasPark,
+        keepsPark: () => this.#acceptor.hintParks(this.#turn),
         endsParks: () => this.#agents.endParks(this.#turn),
         adopted: (adoption) => this.#onAdopted(adoption),
       },

@@ -15,6 +15,8 @@
  *   under a higher number, while the workload keeps the one under which it was started.
  */
 import type { HostId } from '../../crdt/ids.ts';
+import { bitCount, voterBit } from './attempt.ts';
+import type { Attempt } from './attempt.ts';
 import type { Force } from './forcing.ts';
 import type {
   Accept,
@@ -62,35 +64,6 @@ export type Outcome =
       readonly isGrantOut: boolean;
     };
 
-interface Attempt {
-  readonly purpose: Purpose;
-  readonly ballot: Ballot;
-  readonly electorate: Electorate;
-  readonly isForced: boolean;
-  readonly exclusionMs: number;
-  /** End of the authority that it would give. */
-  readonly untilMs: number;
-  readonly giveUpMs: number;
-  isAccepting: boolean;
-  epoch: Epoch;
-  resendMs: number;
-  /** Bits by place in `electorate.voters`. */
-  open: number;
-  closed: number;
-  accepted: number;
-  rejected: number;
-  isFull: boolean;
-  isUninterrupted: boolean;
-  epochSeen: Epoch;
-  lastOwner: Owner | null;
-  isLastReleased: boolean;
-  isGranted: boolean;
-  other: Owner | null;
-  why: Reject['why'] | 'timeout';
-  /** Of the voters that refused, until when: on the authority clock. */
-  readonly waits: number[];
-}
-
 /**
  * The last counter of a guard's ballots, for all of its leases: kept with the session and for as long, so that no ballot is
  * ever used twice, not even when a lease is forgotten and wanted again.
@@ -109,6 +82,8 @@ export interface ProposerState {
   /** Generation and number of the link. */
   readonly full: readonly [number, number];
   readonly ballot: Ballot | null;
+  /** Absent in what older guards kept. */
+  readonly unfenced?: Owner | null;
 }
 
 /** A renewal that was outrun by a higher ballot is repeated at once, at most so often within one renewal period. */
@@ -133,6 +108,8 @@ export class Proposer {
   readonly #ballots: Ballots;
   #attempt: Attempt | null = null;
   #force: Force | null = null;
+  /** Who had it before us and is not known to have given it up, until what runs under it is ours: tries of our own hide it. */
+  #unfenced: Owner | null = null;
   #raises = 0;
   /** Of the last attempt that failed with grants out. */
   #failed: Ballot | null = null;
@@ -154,6 +131,7 @@ export class Proposer {
     this.#fullGeneration = state.full[0];
     this.#fullN = state.full[1];
     this.#ballot = state.ballot;
+    this.#unfenced = state.unfenced ?? null;
   }
 
   volatile(): ProposerState {
@@ -165,6 +143,7 @@ export class Proposer {
       exclusionMs: this.#exclusionMs,
       full: [this.#fullGeneration, this.#fullN],
       ballot: this.#ballot,
+      unfenced: this.#unfenced,
     };
   }
 
@@ -188,6 +167,16 @@ export class Proposer {
   nextMs(): number {
     const attempt = this.#attempt;
     return attempt ? Math.min(attempt.resendMs, attempt.giveUpMs) : Infinity;
+  }
+
+  /** As in `#unfenced`. */
+  get unfenced(): Owner | null {
+    return this.#unfenced;
+  }
+
+  /** What was there before us is fenced, or gone. */
+  settled(): void {
+    this.#unfenced = null;
   }
 
   sawEpoch(epoch: Epoch): void {
@@ -361,6 +350,8 @@ export class Proposer {
       attempt.other = lastOwner;
       return this.#fail('busy', turn);
     }
+    if (!lastOwner || !isSame(lastOwner, attempt.ballot))
+      this.#unfenced = attempt.isLastReleased ? null : lastOwner;
     attempt.isAccepting = true;
     attempt.epoch = Math.max(attempt.epochSeen, this.#epochSeen, this.#serveEpoch) + 1;
     attempt.resendMs = turn.authorityMs + this.profile.resendMs;
@@ -469,7 +460,7 @@ export class Proposer {
       kind: 'granted',
       purpose: attempt.purpose,
       isUninterrupted: attempt.isUninterrupted,
-      victim: attempt.isLastReleased ? null : attempt.lastOwner,
+      victim: this.#unfenced,
     };
   }
 
@@ -580,16 +571,4 @@ export class Proposer {
 
 function isSame(a: Owner, b: Owner | null): boolean {
   return b !== null && a.host === b.host && a.session === b.session;
-}
-
-/** 0 when it is none of these voters. */
-function voterBit(electorate: Electorate, host: HostId): number {
-  const index = electorate.voters.indexOf(host);
-  return index < 0 ? 0 : 1 << index;
-}
-
-function bitCount(bits: number): number {
-  let count = 0;
-  for (let rest = bits; rest !== 0; rest &= rest - 1) count++;
-  return count;
 }

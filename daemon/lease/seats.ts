@@ -167,11 +167,6 @@ export class Seats {
     }
   }
 
-  get hasPark(): boolean {
-    for (const seat of this.#byName.values()) if (seat.parked) return true;
-    return false;
-  }
-
   hasGrantOfOthers(self: HostId, monoMs: number): boolean {
     for (const seat of this.#byName.values()) {
       if (seat.owner && seat.owner.host !== self && monoMs < seat.untilMs) return true;

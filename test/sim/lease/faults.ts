@@ -1,11 +1,20 @@
 /** What goes wrong, and what operators do meanwhile, in one seed. Every fault ends by itself or when `stopAll` ends all. */
+import type { HostId } from '../../../crdt/ids.ts';
 import type { GuardCommand } from '../../../daemon/lease/guard-api.ts';
 import type { CoreEffect } from '../../../daemon/lease/core-api.ts';
 import type { SimRandom } from '../sim-random.ts';
-import { clockRateError } from '../../../daemon/lease/profiles.ts';
+import { clockRateError, profiles } from '../../../daemon/lease/profiles.ts';
 import type { LeaseFault, OperatorAct } from './options.ts';
+import { leaseByCommand } from './truth.ts';
 import type { LeaseTruth, Truth } from './truth.ts';
 import type { LeaseWorld } from './world.ts';
+
+function isPlannerless({ spec, candidates }: LeaseTruth): boolean {
+  return spec.name.startsWith('planner/') && candidates.length === 0;
+}
+
+/** As the daemon numbers them. */
+const epochsPerTick = 256;
 
 /** The longest wait of a force, and what its questions may take. */
 const forceMsMax = 75_000;
@@ -69,6 +78,8 @@ export class Faults {
         ...lease,
         isFrozen: false,
         mayAcquire: lease.mayAcquire.map(() => true),
+        // Without a planner nobody makes the voters grant what a longer profile needs.
+        candidates: isPlannerless(lease) ? this.#able() : lease.candidates,
       })),
       failing: world.truth.failing.map(() => false),
     });
@@ -77,6 +88,11 @@ export class Faults {
       daemon.kill();
       daemon.start();
     }
+  }
+
+  #able(): readonly HostId[] {
+    const { hosts, witness } = this.#world.truth;
+    return hosts.filter((_, index) => index !== witness);
   }
 
   #count(what: string): void {
@@ -352,6 +368,12 @@ export class Faults {
       case 'force-voters':
         this.#force(act, name);
         return;
+      case 'lock':
+        this.#lock();
+        return;
+      case 'tick':
+        this.#tick();
+        return;
       case 'candidates':
       case 'may-acquire':
       case 'voters':
@@ -359,6 +381,32 @@ export class Faults {
       case 'probes':
         this.#policy(act, at, lease);
     }
+  }
+
+  /** A lock, or the uses of an invitation: held for a while by whoever asked, unless its daemon dies before. */
+  #lock(): void {
+    const random = this.#random;
+    const name = random.pick(['lock/x', 'lock/x', 'invite/i']);
+    const host = this.#anyHost();
+    const waitMs = random.pick([0, 3_000, 20_000]) * random.next();
+    const lease = leaseByCommand(name, this.#world.truth.hosts[host] as HostId);
+    this.#world.daemons[host]?.acquire(
+      { kind: 'acquire', lease, waitMs },
+      random.between(10, 8_000),
+    );
+  }
+
+  /** Hosts whose clocks disagree want to run the same tick, or one that is over. */
+  #tick(): void {
+    const world = this.#world;
+    const host = this.#anyHost();
+    const periodMs = 2_000;
+    const tick = 1 + Math.floor((world.nowMs + this.#random.between(0, 2 * periodMs)) / periodMs);
+    const lease = leaseByCommand('job/e/j', world.truth.hosts[host] as HostId);
+    const command = { kind: 'acquire', lease, waitMs: 0, epochMin: tick * epochsPerTick } as const;
+    world.daemons[host]?.acquire(command, this.#random.between(1, 500), (epoch) => {
+      if (epoch === tick * epochsPerTick) world.checks.onTick(host, tick);
+    });
   }
 
   #park(act: 'park' | 'unpark', host: number, name: string | null): void {
@@ -395,7 +443,11 @@ export class Faults {
       case 'profile':
         this.#changeLease(at, {
           // Longer ones than the voters allow are never granted.
-          profile: world.options.ttlMsMax >= 5_000 ? random.pick(['fast', 'wan'] as const) : 'fast',
+          profile: random.pick(
+            (['fast', 'wan', 'fenced'] as const).filter(
+              (name) => profiles[name].exclusionMs <= world.options.ttlMsMax,
+            ),
+          ),
           onLoss: lease.onLoss === 'keep' ? 'keep' : random.pick(['stop', 'freeze'] as const),
         });
         return;

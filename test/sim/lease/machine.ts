@@ -223,6 +223,8 @@ export class Machine {
    * a world began with, one.
    */
   damageLog(kept: number, isFounded: boolean): void {
+    // Nothing was promised yet.
+    if (this.#mark === null) return;
     const least = isFounded ? 1 + this.#history.findIndex(({ kind }) => kind === 'chosen') : 0;
     const records = this.#history.slice(0, Math.max(least, this.#history.length * kept));
     this.durable = new Map();

@@ -5,7 +5,7 @@
  * `falls`: the laws that may catch it. `hunt.first`: seeds that are known to find it fast; `count`: seeds to try after them;
  * `script`: a schedule that finds it, where random search hardly does.
  */
-import { calmLinks } from './options.ts';
+import { calmLinks, serviceLease } from './options.ts';
 import type { LeaseWorldOptions } from './options.ts';
 
 export interface Mutant {
@@ -547,7 +547,7 @@ export const mutants: readonly Mutant[] = [
       },
     ],
     falls: [...safety, 'I7'],
-    hunt: { count: 60, options: forcing },
+    hunt: { first: [428], count: 500, options: forcing },
   },
   {
     name: 'votes-on-with-lost-middle',
@@ -564,5 +564,64 @@ export const mutants: readonly Mutant[] = [
     edits: [{ find: 'if (compareRefs(config, beyond) <= 0) return false;', replace: '' }],
     falls: ['I7'],
     hunt: { count: 200, options: damaging },
+  },
+  {
+    name: 'park-of-nothing-stays',
+    breaks: '2.17: who outlived its park ends it',
+    file: 'daemon/lease/agents.ts',
+    edits: [
+      {
+        find: 'isOwnPark ? this.add(message.name) : this.#byName.get(message.name);',
+        replace: 'this.#byName.get(message.name);',
+      },
+    ],
+    falls: ['script'],
+    hunt: { script: 'parkOfNothing' },
+  },
+  {
+    name: 'fence-forgotten',
+    breaks: '2.16 stonith: no start before it has succeeded',
+    file: 'daemon/lease/contents.ts',
+    edits: [
+      {
+        find: 'if (isHolding && this.#isResumed && !gate.isOpen) this.fence(proposer.unfenced, turn);',
+        replace: '',
+      },
+    ],
+    falls: ['I16'],
+    hunt: {
+      count: 300,
+      options: {
+        leases: [{ ...serviceLease, fence: 'command' }],
+        candidates: [[0, 1, 2]],
+        faults: ['kill', 'kill', 'isolate'],
+        restartMsMax: 80,
+        faultEveryMs: 700,
+        hostCount: 3,
+        voterCount: 3,
+      },
+    },
+  },
+  {
+    name: 'tick-for-everybody',
+    breaks: '2.10: an epoch is granted to one owner',
+    file: 'daemon/lease/proposer.ts',
+    edits: [
+      {
+        find: 'attempt.epoch = Math.max(attempt.epochSeen, this.#epochSeen, this.#serveEpoch) + 1;',
+        replace: 'attempt.epoch = Math.max(this.#epochSeen, this.#serveEpoch) + 1;',
+      },
+      {
+        find: '    if (epoch > this.#epochSeen) this.#epochSeen = epoch;\n  }\n\n  /** Of the attempt',
+        replace: '  }\n\n  /** Of the attempt',
+      },
+      {
+        file: acceptor,
+        find: 'if (epoch > seat.maxEpoch || (epoch === seat.maxEpoch && isOfOwner)) return null;',
+        replace: 'if (epoch >= 0) return null;',
+      },
+    ],
+    falls: ['Y10'],
+    hunt: { count: 40, options: { acts: ['tick'], actEveryMs: 300 } },
   },
 ];

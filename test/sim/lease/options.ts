@@ -1,6 +1,6 @@
 /** What one seed's world is like. Everything is drawn; many small worlds find more than one big one. */
 import type { OnLoss, ProfileName } from '../../../daemon/lease/model.ts';
-import { clockRateError } from '../../../daemon/lease/profiles.ts';
+import { clockRateError, profiles } from '../../../daemon/lease/profiles.ts';
 import type { SimRandom } from '../sim-random.ts';
 import type { LinkOptions } from './network.ts';
 
@@ -39,6 +39,8 @@ export const operatorActs = [
   'probes',
   'force-active',
   'force-voters',
+  'lock',
+  'tick',
 ] as const;
 export type OperatorAct = (typeof operatorActs)[number];
 
@@ -49,6 +51,7 @@ export interface LeaseSpec {
   readonly hasGate: boolean;
   readonly lockDelayMs: number;
   readonly onDaemonDown: 'stay' | 'move';
+  readonly fence: 'none' | 'panic' | 'command';
 }
 
 export interface LeaseWorldOptions {
@@ -104,6 +107,7 @@ export const serviceLease: LeaseSpec = {
   hasGate: true,
   lockDelayMs: 0,
   onDaemonDown: 'stay',
+  fence: 'none',
 };
 
 /** A quiet world: scripted schedules begin here. */
@@ -164,8 +168,8 @@ function drawOptions(random: SimRandom): LeaseWorldOptions {
   const hostCount = random.pick([1, 2, 2, 3, 3, 3, 4, 5]);
   const voterCount = Math.min(hostCount, random.pick([1, 2, 2, 3, 3, 3, 5]));
   const leases = drawLeases(random);
-  const slowest = leases.some(({ profile }) => profile === 'wan') ? 5_000 : 1_600;
-  const ttlMsMax = random.pick([slowest, slowest, slowest, 5_000]);
+  const slowest = Math.max(...leases.map(({ profile }) => profiles[profile].exclusionMs));
+  const ttlMsMax = random.pick([slowest, slowest, slowest, Math.max(slowest, 5_000)]);
   // In a third of the worlds little goes wrong, so that handovers, parks and changes of voters come to their end.
   const isMild = random.chance(0.35);
   const everyMs = isMild ? random.pick([4_000, 15_000]) : random.pick([150, 400, 1_500, 6_000]);
@@ -210,21 +214,28 @@ function drawOptions(random: SimRandom): LeaseWorldOptions {
 }
 
 function drawLeases(random: SimRandom): LeaseSpec[] {
-  const profile: ProfileName = random.chance(0.15) ? 'wan' : 'fast';
+  const profile: ProfileName = random.pick(slowProfiles);
   const onLoss = (): OnLoss => random.pick(['stop', 'stop', 'stop', 'freeze', 'keep'] as const);
   const rest = (): Pick<LeaseSpec, 'lockDelayMs' | 'onDaemonDown'> => ({
     lockDelayMs: random.chance(0.1) ? 700 : 0,
     onDaemonDown: random.chance(0.2) ? 'move' : 'stay',
   });
-  const leases: LeaseSpec[] = [
-    { name: 'service/e/a', profile: 'fast', onLoss: onLoss(), hasGate: true, ...rest() },
-  ];
-  if (random.chance(0.35))
-    leases.push({ name: 'storage/e/b', profile, onLoss: onLoss(), hasGate: true, ...rest() });
-  if (random.chance(0.6))
-    leases.push({ name: 'planner/e', profile: 'fast', onLoss: 'stop', hasGate: false, ...rest() });
+  const fence = random.pick(fences);
+  const service = { name: 'service/e/a', profile: 'fast', hasGate: true } as const;
+  const leases: LeaseSpec[] = [{ ...service, onLoss: onLoss(), fence, ...rest() }];
+  if (random.chance(0.35)) {
+    const storage = { name: 'storage/e/b', profile, hasGate: true, fence: 'none' } as const;
+    leases.push({ ...storage, onLoss: onLoss(), ...rest() });
+  }
+  if (random.chance(0.6)) {
+    const planner = { name: 'planner/e', profile: 'fast', hasGate: false, fence: 'none' } as const;
+    leases.push({ ...planner, onLoss: 'stop', ...rest() });
+  }
   return leases;
 }
+
+const slowProfiles = ['fast', 'fast', 'fast', 'fast', 'fast', 'fast', 'wan', 'fenced'] as const;
+const fences = ['none', 'none', 'none', 'none', 'none', 'none', 'panic', 'command'] as const;
 
 function drawCandidates(random: SimRandom, hostCount: number, witness: number | null): number[] {
   const all = Array.from({ length: hostCount }, (_, index) => index).filter(

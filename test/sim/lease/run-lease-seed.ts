@@ -24,6 +24,8 @@ export interface LeaseOutcome {
 
 /** Silence, exclusion, retries with backoff, a handover that nobody finishes, a clear that fails. */
 export const convergeWithinMs = 60_000;
+/** Two changes of voters, or a force, and what they may have to wait for. */
+const restoreMs = 40_000;
 /** Hosts that were declared dead come back this much later: see `faults.ts`. */
 const declaredDeadMs = 80_000;
 
@@ -80,6 +82,15 @@ export function converge(world: LeaseWorld): number {
       revive(world, world.nowMs % 2_000 < 250);
     }
   }
+  // The first vote of a voter that lost memory comes back after waits of its own: see `restoreVoters`.
+  const restoredByMs = world.nowMs + 3 * world.options.ttlMsMax + restoreMs;
+  // What it lost is seen when its guard is back.
+  world.run({ forMs: 250 });
+  while (world.nowMs < restoredByMs && hasForgotten(world)) {
+    world.run({ forMs: 250 });
+    revive(world, world.nowMs % 2_000 < 250);
+    if (world.nowMs % 3_000 < 250) restoreVoters(world);
+  }
   const startMs = world.nowMs;
   let pending: string | null = 'not looked';
   while (world.nowMs < startMs + convergeWithinMs) {
@@ -92,6 +103,14 @@ export function converge(world: LeaseWorld): number {
     if ((world.nowMs - startMs) % 15_000 < 250) tryAgain(world);
   }
   throw new Breach('L1', `not converged within ${convergeWithinMs} ms: ${pending}`);
+}
+
+function hasForgotten(world: LeaseWorld): boolean {
+  return world.guards.some((guard) => {
+    const status = guard.core?.status(guard.now());
+    const isVoter = status?.chosen?.config.voters.includes(status.self) === true;
+    return isVoter && status.hasForgotten;
+  });
 }
 
 function tryAgain(world: LeaseWorld): void {

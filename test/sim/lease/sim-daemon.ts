@@ -22,6 +22,8 @@ export class SimDaemon {
   /** Of the operators' wishes, as this daemon has heard them. */
   view: Truth;
   #generation = 0;
+  /** Taken by command, or asked for. */
+  readonly #taken = new Set<string>();
   /** Leases whose workload was stopped for a handover: not restarted until told. */
   readonly #stopping = new Set<string>();
 
@@ -41,8 +43,33 @@ export class SimDaemon {
     this.#reconcileLater();
   }
 
+  /**
+   * Takes a lease by command, and gives it up after `forMs`, or earlier with the connection: the shell of the guard sees to
+   * that. `taken`: under which epoch.
+   */
+  acquire(
+    command: Extract<GuardCommand, { kind: 'acquire' }>,
+    forMs: number,
+    taken: (epoch: number) => void = () => {},
+  ): void {
+    const { name } = command.lease;
+    if (!this.isConnected || this.#taken.has(name)) return;
+    this.#taken.add(name);
+    this.#world.command(this.#machine.index, command, (reply) => {
+      if (reply.isOk) taken(reply.epoch ?? 0);
+    });
+    this.#later(command.waitMs + forMs, () => this.#giveUp(name));
+  }
+
+  #giveUp(name: string): void {
+    if (!this.#taken.delete(name)) return;
+    const reason = 'whoever took it is gone';
+    this.#world.command(this.#machine.index, { kind: 'release', name, reason });
+  }
+
   kill(): void {
     if (!this.isUp) return;
+    for (const name of this.#taken) this.#giveUp(name);
     this.isUp = false;
     this.#generation++;
     if (!this.isConnected) return;
@@ -55,10 +82,12 @@ export class SimDaemon {
     this.isConnected = false;
     this.#generation++;
     this.#stopping.clear();
+    this.#taken.clear();
   }
 
   guardGone(): void {
     this.isConnected = false;
+    this.#taken.clear();
   }
 
   /** Connects soon. */

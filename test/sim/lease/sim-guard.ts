@@ -3,6 +3,7 @@
  * stopped and resumed between any two of them. Its shell keeps the rules of `core-api.ts`.
  */
 import type { CoreEffect, CoreEvent } from '../../../daemon/lease/core-api.ts';
+import type { CoreMemory } from '../../../daemon/lease/core.ts';
 import type { Instant } from '../../../daemon/lease/model.ts';
 import type { ScheduledEvent } from '../scheduler.ts';
 import type { Core } from './core-port.ts';
@@ -77,6 +78,17 @@ export class SimGuard {
     this.#world.checks.onStart(machine, isFreshBoot, kept?.session === session, now);
     if (machine.desiredFile !== null) this.turn({ kind: 'desired', desired: machine.desiredFile });
     else this.#plan();
+    this.#abandon();
+  }
+
+  /** Whoever took these is gone with the connection to the guard before this one. */
+  #abandon(): void {
+    const { agents } = (this.core?.volatileState() ?? { agents: [] }) as Pick<CoreMemory, 'agents'>;
+    for (const { name, isByCommand } of agents) {
+      if (!isByCommand) continue;
+      const command = { kind: 'release', name, reason: 'whoever took it is gone' } as const;
+      this.turn({ kind: 'command', id: -1_000_000, command });
+    }
   }
 
   /** Before it does anything else a guard closes every gate that is open by nothing that it remembers. */
@@ -214,6 +226,8 @@ export class SimGuard {
           this.machine.keep(core.volatileState(), this.#sleptSeenMs);
       }
       this.#carryOutOne(effect);
+      // Its own panic has cut the power.
+      if (this.life !== life || this.core !== core) return;
     }
   }
 

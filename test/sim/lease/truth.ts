@@ -1,6 +1,6 @@
 /** What the operators have decided, which daemons learn late. Immutable: a change makes a new one. */
 import type { HostId } from '../../../crdt/ids.ts';
-import type { GuardDesired } from '../../../daemon/lease/guard-api.ts';
+import type { GuardDesired, LeaseDesired } from '../../../daemon/lease/guard-api.ts';
 import type { ChosenConfig, OnLoss, ProfileName } from '../../../daemon/lease/model.ts';
 import type { LeaseSpec, LeaseWorldOptions } from './options.ts';
 import { configHash } from '../../../daemon/lease/voter-config.ts';
@@ -79,8 +79,8 @@ export function desiredOf(truth: Truth, index: number, chosen: ChosenConfig | nu
       isFrozen: lease.isFrozen,
       gate: lease.spec.hasGate ? lease.spec.name.replaceAll('/', '') : null,
       traffic: lease.spec.hasGate ? ['169.254.0.1'] : [],
-      fence: 'none',
-      fenceCommand: [],
+      fence: lease.spec.fence,
+      fenceCommand: lease.spec.fence === 'command' ? ['fence'] : [],
       lockDelayMs: lease.spec.lockDelayMs,
       onDaemonDown: lease.spec.onDaemonDown,
     })),
@@ -90,6 +90,26 @@ export function desiredOf(truth: Truth, index: number, chosen: ChosenConfig | nu
     isFrozen: truth.isFrozen,
     failingProbes: truth.failing[index] === true ? ['engine'] : [],
     isWitness: truth.witness === index,
+  };
+}
+
+/** What is not in the configuration: a lock has a gate, the rest has none. */
+export function leaseByCommand(name: string, host: HostId): LeaseDesired {
+  return {
+    name,
+    title: name,
+    profile: 'fast',
+    onLoss: 'stop',
+    candidates: [host],
+    mayAcquire: true,
+    why: '',
+    isFrozen: false,
+    gate: name.startsWith('lock/') ? name.replaceAll('/', '') : null,
+    traffic: [],
+    fence: 'none',
+    fenceCommand: [],
+    lockDelayMs: 0,
+    onDaemonDown: 'stay',
   };
 }
 

@@ -247,12 +247,20 @@ export class LeaseWorld {
     let keep = isPowerCut ? this.#faultRandom.index(pending.length + 1) : pending.length;
     for (const { records } of pending.splice(0)) {
       if (keep === 0) {
-        if (records.length > 1 && this.#faultRandom.chance(0.3)) machine.write(records.slice(0, 1));
+        if (records.length > 1 && this.#faultRandom.chance(0.3))
+          this.#keep(machine, records.slice(0, 1));
         return;
       }
       keep--;
-      machine.write(records);
+      this.#keep(machine, records);
     }
+  }
+
+  /** Nobody heard of it yet, and the next process reads it. */
+  #keep(machine: Machine, records: readonly DurableRecord[]): void {
+    machine.write(records);
+    for (const record of records)
+      if (record.kind === 'chosen') this.checks.onLink(machine, record.chosen);
   }
 
   actOnGate(machine: Machine, name: string, act: GateAct, token: number, life: number): void {
@@ -357,12 +365,18 @@ export class LeaseWorld {
     this.note(machine.index, `  fence ${effect.how} ${effect.name}`);
     if (effect.how === 'panic') {
       this.cutPower(machine.index);
+      this.scheduler.after(this.#faultRandom.between(500, 5_000), () =>
+        this.boot(machine.index, 100),
+      );
       return;
     }
     const { life } = this.guards[machine.index] as SimGuard;
+    this.checks.onFence(machine, effect.name, effect.epoch, false);
     this.onHost(machine, this.#faultRandom.between(5, 800), () => {
-      const isFenced = this.#faultRandom.chance(0.9);
-      if (isFenced && effect.victim !== null && effect.victim !== machine.id) {
+      const isFenced = this.isKind || this.#faultRandom.chance(0.9);
+      if (isFenced) this.checks.onFence(machine, effect.name, effect.epoch, true);
+      // When faults are over it finds that the last owner has stopped by itself: a host without power is one.
+      if (isFenced && !this.isKind && effect.victim !== null && effect.victim !== machine.id) {
         const victim = this.indexOf(effect.victim);
         this.cutPower(victim);
         this.scheduler.after(this.#faultRandom.between(500, 5_000), () => this.boot(victim, 100));
@@ -487,7 +501,7 @@ export class LeaseWorld {
     const machine = this.machines[index];
     if (machine === undefined || this.guards[index]?.isAlive === true) return;
     this.note(index, 'LOG DAMAGED');
-    this.checks.onDamage(machine);
+    if (machine.durable.has('chosen')) this.checks.onDamage(machine);
     machine.damageLog(kept, this.options.isFounded);
   }
 

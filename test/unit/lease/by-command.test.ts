@@ -146,3 +146,15 @@ test('[trellis:R3] a slot of a rollout is held by one host', () => {
     details: { holder: first.self },
   });
 });
+
+test('what somebody waits for is not parked: it ends with whoever asked', () => {
+  const bed = world();
+  const host = bed.hosts[0] as Bench;
+  const lease = leaseOf({ name: 'lock/x', title: 'lock x', candidates: [host.self] });
+  reply(bed, host, host.command({ kind: 'acquire', lease, waitMs: 0 }));
+  const alone = host.command({ kind: 'park', name: 'lock/x' });
+  expect(reply(bed, host, alone)).toMatchObject({ isOk: false, code: 'LEASE_DENIED' });
+  const all = host.command({ kind: 'park', name: null });
+  expect(reply(bed, host, all)).toMatchObject({ isOk: true });
+  expect(bed.hosts.some((one) => one.lease('lock/x')?.state === 'parked')).toBe(false);
+});

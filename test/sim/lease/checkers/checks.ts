@@ -132,6 +132,8 @@ class LeaseBook {
   /** By host: when it was told to force, and when somebody parked last. */
   readonly forcedMs: number[] = [];
   parkedMs = 0;
+  /** By host: the last fence command that it asked for. */
+  readonly fences: ({ readonly epoch: number; readonly isDone: boolean } | undefined)[] = [];
   constructor(count: number) {
     this.acceptors = Array.from({ length: count }, () => ({ record: null, promised: 0 }));
     this.attempts = Array.from({ length: count }, () => null);
@@ -160,10 +162,20 @@ export class Checks {
   /** By host: the newest link that it had when it lost memory, until it was let in anew. */
   readonly #forgotten: (LinkRef | null)[] = [];
   readonly #newestLinks: LinkRef[] = [];
+  /** Of the one job -> the host that began it. */
+  readonly #ticks = new Map<number, number>();
   #newest: ChosenConfig | null = null;
   /** Highest epoch activated under voters of index `n`, by lease: for the floors. */
   readonly #epochUnder = new Map<string, number[]>();
-  readonly counters = { activations: 0, renewals: 0, configs: 0, handovers: 0, parks: 0 };
+  readonly counters = {
+    activations: 0,
+    renewals: 0,
+    configs: 0,
+    handovers: 0,
+    parks: 0,
+    ticks: 0,
+    fences: 0,
+  };
 
   constructor(world: LeaseWorld) {
     this.#world = world;
@@ -758,6 +770,9 @@ export class Checks {
 
   onThaw(machine: Machine, gate: SimGate): void {
     const { process } = gate;
+    const fence = this.#book(gate.name).fences[machine.index];
+    if (fence?.epoch === gate.fileEpoch && !fence.isDone)
+      throw new Breach('I16', `h${machine.index} opens ${gate.name} before its owner is fenced`);
     if (process !== null && process.epoch !== gate.fileEpoch && !this.#isKept(gate.name)) {
       const { activations } = this.#book(gate.name);
       const lease = this.#world.truth.leases.find(({ spec }) => spec.name === gate.name);
@@ -778,6 +793,12 @@ export class Checks {
 
   #isPolicyFixed(): boolean {
     return !this.#world.options.acts.includes('profile');
+  }
+
+  /** The command that takes the last owner's power was asked for, or has done it. */
+  onFence(machine: Machine, name: string, epoch: number, isDone: boolean): void {
+    this.#book(name).fences[machine.index] = { epoch, isDone };
+    if (isDone) this.counters.fences++;
   }
 
   onShut(_machine: Machine, _gate: SimGate): void {}
@@ -883,14 +904,14 @@ export class Checks {
     if (record.kind !== 'chosen') return;
     this.#learnConfig(record.chosen);
     const { generation } = record.chosen.config;
-    this.#noteLink(machine, record.chosen);
+    this.onLink(machine, record.chosen);
     // Voters by force: who had no part in it forgets what it granted under the old ones.
     if (generation > (this.#generations[machine.index] ?? 0)) this.#doubt(machine.index);
     this.#generations[machine.index] = generation;
   }
 
   /** What counts for a voter that lost memory is a link beyond all that it had. */
-  #noteLink(machine: Machine, { config, electorate }: ChosenConfig): void {
+  onLink(machine: Machine, { config, electorate }: ChosenConfig): void {
     const { index, id } = machine;
     const beyond = this.#forgotten[index] ?? null;
     if (beyond !== null && compareRefs(config, beyond) > 0) {
@@ -961,6 +982,15 @@ export class Checks {
     if (command.kind === 'force-voters') this.#isForcing = true;
     if (command.kind === 'force-voters')
       for (const book of this.#books.values()) book.parkedBy = null;
+  }
+
+  /** Y10: a tick of a job is begun at most once, whatever hosts and clocks there are. */
+  onTick(host: number, tick: number): void {
+    const before = this.#ticks.get(tick);
+    if (before !== undefined)
+      throw new Breach('Y10', `h${host} begins tick ${tick}, which h${before} has begun`);
+    this.#ticks.set(tick, host);
+    this.counters.ticks++;
   }
 
   onReply(machine: Machine, command: GuardCommand, reply: GuardReply): void {

@@ -561,6 +561,35 @@ function damagedLog(): void {
   insist(world.runningOn(name) === 0, 'L1', 'its vote does not count again');
 }
 
+/** A service is removed while it is parked, and its host loses its power: what voters keep of it is in nobody's way for long. */
+function parkOfNothing(): void {
+  const world = worldOf({
+    hostCount: 4,
+    voterCount: 3,
+    leases: [serviceLease, plannerLease],
+    candidates: [
+      [0, 1, 2],
+      [1, 2, 0],
+    ],
+  });
+  untilRunsOn(world, 0);
+  park(world, 0);
+  world.cutPower(0);
+  world.truth = {
+    ...world.truth,
+    leases: world.truth.leases.filter(({ spec }) => spec.name !== name),
+  };
+  for (const daemon of world.daemons) daemon.refresh();
+  world.run({ forMs: 1_000 });
+  world.boot(0, 50);
+  world.run({ forMs: 5_000 });
+  want(world, [0, 1, 2, 3]);
+  world.runUntil(() => world.chosenOf(3)?.config.voters.join() === voters([0, 1, 2, 3]), {
+    withinMs: 30_000,
+    what: 'the voters change',
+  });
+}
+
 /** The only voter dies while a lease is parked with its vote; the others are forced to be the voters. */
 function forcedWhileParked(): void {
   const world = worldOf({ hostCount: 3, voterCount: 1, candidates: [[1, 2]] });
@@ -805,6 +834,7 @@ export const scripts: Readonly<Record<string, () => void>> = {
   unparkInVain,
   unparkAmongStrangers,
   damagedLog,
+  parkOfNothing,
   forcedWhileParked,
   shorterProfile,
   floorsOfNewVoters,
