@@ -64,8 +64,6 @@ export interface DocumentsOptions {
 const parkedBytesMax = 64 << 20;
 /** Documents that a daemon will hold: `cluster` and its environments. */
 const documentsMax = 64;
-/** Heads of a document that are named. */
-const headsMax = 64;
 
 export class Documents {
   readonly #options: DocumentsOptions;
@@ -212,18 +210,6 @@ export class Documents {
       if (last !== undefined) heads[session] = [last.seq, last.hash];
     }
     return heads;
-  }
-
-  /** Of the document itself, at most `headsMax`: more than a few are concurrent only for a moment. */
-  heads(doc: DocName): readonly Hash[] {
-    const heads = this.#state(doc).document.heads();
-    return heads.filter((head) => head !== genesisHash).slice(0, headsMax);
-  }
-
-  /** Is all there that these heads stand for? */
-  has(doc: DocName, heads: readonly Hash[]): boolean {
-    const state = this.#docs.get(doc);
-    return heads.every((head) => state?.has(head) === true);
   }
 
   /** Envelopes that a peer with these heads lacks, in chain order, at most `max`. */

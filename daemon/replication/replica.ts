@@ -25,6 +25,7 @@ import type { Entry } from './documents.ts';
 import { Facts } from './facts.ts';
 import type { StoredFact } from './facts.ts';
 import { Journal } from './journal.ts';
+import { hasHeads, headsForPlan } from './plan-heads.ts';
 import { decidedHash, Plans } from './plans.ts';
 import type { DecidedInputs } from './plans.ts';
 import { Roster } from './roster.ts';
@@ -121,8 +122,7 @@ export class Replica {
       isMemberOf: (node, env) => this.roster.members().get(node)?.record.env === env,
       compute: (inputs) => options.computePlan(inputs),
       desired: (env) => options.desired(env),
-      hasHeads: (heads) =>
-        Object.entries(heads).every(([doc, known]) => this.documents.has(doc as DocName, known)),
+      hasHeads: (heads) => hasHeads(this.documents, heads),
     });
     this.sync = new Sync({
       clusterId,
@@ -333,9 +333,7 @@ export class Replica {
       after,
       past: [...past],
       decided: made.decided,
-      heads: Object.fromEntries(
-        (['cluster', `env/${env}`] as const).map((doc) => [doc, [...this.documents.heads(doc)]]),
-      ),
+      heads: headsForPlan(this.documents, env),
       at: Math.max(0, Math.round(ports.clock.wallMs())),
     };
     return seal(record, (bytes) =>
