@@ -26,10 +26,17 @@ export class Answers {
   save(seat: Seat, turn: Turn): void {
     const records: DurableRecord[] = [];
     const owner = seat.maxOwner;
-    if (owner && (seat.savedEpoch !== seat.maxEpoch || !isSame(seat.savedOwner, owner))) {
+    const unfenced = seat.unfenced ?? [];
+    const isAsSaved =
+      seat.savedEpoch === seat.maxEpoch &&
+      isSame(seat.savedOwner, owner) &&
+      seat.savedUnfenced === unfenced.join();
+    if (owner && !isAsSaved) {
       seat.savedEpoch = seat.maxEpoch;
       seat.savedOwner = owner;
-      records.push({ kind: 'epoch', name: seat.name, epoch: seat.maxEpoch, owner });
+      seat.savedUnfenced = unfenced.join();
+      const more = unfenced.length === 0 ? {} : { unfenced };
+      records.push({ kind: 'epoch', name: seat.name, epoch: seat.maxEpoch, owner, ...more });
     }
     const parkedEpoch = seat.parked?.epoch ?? 0;
     if (seat.savedParked !== parkedEpoch) {
@@ -83,6 +90,7 @@ export class Answers {
         isReleased: seat.isReleased,
         promisedCounter: seat.promised?.counter ?? 0,
         parkedBy: seat.parked?.owner ?? null,
+        unfenced: seat.unfenced,
       },
       turn,
     );

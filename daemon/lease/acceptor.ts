@@ -230,6 +230,7 @@ export class Acceptor {
       seat.untilMs = isSameTenure ? Math.max(seat.untilMs, untilMs) : untilMs;
       seat.isExpiryTold = false;
       seat.isReleased = false;
+      seat.unfenced = message.unfenced;
       seat.reservedFor = null;
       if (epoch > seat.maxEpoch) {
         seat.maxEpoch = epoch;

@@ -161,6 +161,7 @@ export class LeaseAgent
     this.#takeProfile();
     this.gate.onLoss = desired.onLoss;
     this.gate.fence = desired.fence;
+    this.proposer.hasFence = desired.fence === 'command';
     this.gate.hasGate = desired.gate !== null;
     this.gate.hasTraffic = desired.gate !== null && desired.traffic.length > 0;
   }
@@ -370,7 +371,6 @@ export class LeaseAgent
     this.#renewal.next(turn);
     this.hints.forget();
     this.#news.acquired(wasForced, outcome.victim, turn);
-    this.#contents.fence(outcome.victim, turn);
     this.#news.tellAll('active', turn);
     this.handovers.active(this.epoch, turn);
   }
@@ -380,7 +380,7 @@ export class LeaseAgent
   }
 
   onFenced(epoch: Epoch, isFenced: boolean, turn: Turn): void {
-    if (this.#contents.onFenced(epoch, isFenced)) return;
+    if (this.#contents.onFenced(epoch, isFenced, turn)) return;
     turn.event('lease.fence-failed', 'alarm', this.name, 'its fence command failed: not started');
     this.handovers.giveUp('start-failed', this.newId(), 'the fence command failed', null, turn);
   }

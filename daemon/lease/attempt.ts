@@ -26,6 +26,10 @@ export interface Attempt {
   epochSeen: Epoch;
   lastOwner: Owner | null;
   isLastReleased: boolean;
+  /** What the last owner had still to fence; null: no voter knows. */
+  inherited: readonly HostId[] | null;
+  /** Hosts that have to be fenced before anything runs. */
+  unfenced: readonly HostId[];
   isGranted: boolean;
   other: Owner | null;
   why: Reject['why'] | 'timeout';

@@ -27,7 +27,7 @@ import { leaseLimits } from './model.ts';
 import type { Ballot, LeaseName, Owner } from './model.ts';
 import { chainLimits } from './voter-config.ts';
 
-const { counterMax, nameCharsMax, frameBytesMax } = leaseLimits;
+const { counterMax, nameCharsMax, frameBytesMax, unfencedMax } = leaseLimits;
 
 /** One direction of one connection: remembers what it has been told. What was defined is checked once, then only named. */
 export class MessageReader {
@@ -65,6 +65,7 @@ export class MessageReader {
           epoch: from.number(counterMax),
           exclusionMs: from.number(durationMsMax),
           isForced: (word & 1) === 1,
+          unfenced: from.isAtEnd ? [] : hosts(from),
         };
       }
       case kinds.accepted: {
@@ -117,6 +118,7 @@ export class MessageReader {
       isReleased: (flags & 2) !== 0,
       promisedCounter,
       parkedBy,
+      unfenced: from.isAtEnd ? null : hosts(from),
     };
   }
 
@@ -275,6 +277,10 @@ function add<T>(places: T[], max: number, value: T): void {
 function placeOf<T>(places: readonly T[], from: ByteReader): T {
   if (places.length === 0) throw new Malformed('a place of nothing');
   return places[from.number(places.length - 1)]!;
+}
+
+function hosts(from: ByteReader): HostId[] {
+  return Array.from({ length: from.number(unfencedMax) }, () => from.hex(16) as HostId);
 }
 
 function wordOf<T extends string>(words: readonly T[], from: ByteReader): T {

@@ -1,5 +1,6 @@
 /** Messages as the parts that travel, with what they name for the first time before them: see `codec.ts`. */
 import { unhex } from '../../crdt/ids.ts';
+import type { HostId } from '../../crdt/ids.ts';
 import { invariant } from '../errors.ts';
 import { ByteWriter } from './codec-bytes.ts';
 import {
@@ -58,6 +59,7 @@ export class MessageWriter {
         to.number(2 * purposes.indexOf(message.purpose) + bits(message.isForced));
         to.number(message.epoch);
         to.number(span(message.exclusionMs));
+        if (message.unfenced.length > 0) this.#hosts(message.unfenced);
         return;
       case 'accepted':
         this.#header(message);
@@ -92,8 +94,8 @@ export class MessageWriter {
   }
 
   #promise(message: Of<'promise'>): void {
-    const { isOpen, live, maxEpoch, maxEpochOwner, isReleased, promisedCounter, parkedBy } =
-      message;
+    const { isOpen, live, maxEpoch, maxEpochOwner, isReleased, promisedCounter } = message;
+    const { parkedBy, unfenced } = message;
     const to = this.#part;
     this.#header(message);
     to.number(bits(isOpen, isReleased, live !== null, maxEpochOwner !== null, parkedBy !== null));
@@ -106,6 +108,13 @@ export class MessageWriter {
     }
     if (maxEpochOwner !== null) this.#owner(maxEpochOwner);
     if (parkedBy !== null) this.#owner(parkedBy);
+    if (unfenced !== null) this.#hosts(unfenced);
+  }
+
+  /** At the end of a part. */
+  #hosts(hosts: readonly HostId[]): void {
+    this.#part.number(hosts.length);
+    for (const host of hosts) this.#part.raw(bytesOf(host, 16));
   }
 
   #hint(message: Of<'learn' | 'watch' | 'expired' | 'handover'>): void {

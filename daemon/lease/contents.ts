@@ -1,10 +1,14 @@
 /** What lies inside the gate of a lease, and whose it is: whether it may go on, has to stand still, or has to be gone. */
+import type { HostId } from '../../crdt/ids.ts';
 import type { Gate, GateWish } from './gate.ts';
 import type { LeaseDesired } from './guard-api.ts';
 import type { Handovers } from './handover.ts';
-import type { Epoch, LeaseName, Owner } from './model.ts';
+import type { Epoch, LeaseName } from './model.ts';
 import type { Proposer } from './proposer.ts';
 import type { Turn } from './turn.ts';
+
+/** After a fence command that failed, while nobody else takes the lease. */
+const fenceAgainMs = 5_000;
 
 /** What it needs of the lease. */
 export interface ContentsHost {
@@ -28,8 +32,9 @@ export class Contents {
   #isResumable = false;
   /** The wall clock stepped: closed until one renewal is through. */
   #isWallHold = false;
-  #isFencing = false;
-  #isResumed = false;
+  /** Whom the fence command is run for. */
+  #fenced: HostId | null = null;
+  #fenceAgainMs = 0;
 
   constructor(host: ContentsHost, gate: Gate) {
     this.#host = host;
@@ -39,7 +44,6 @@ export class Contents {
   resume(session: string, mustEmpty: boolean): void {
     this.#session = session;
     this.#mustEmpty = mustEmpty;
-    this.#isResumed = true;
   }
 
   get session(): string {
@@ -62,7 +66,7 @@ export class Contents {
 
   /** Its last owner is not known to be off yet. */
   get isFencing(): boolean {
-    return this.#isFencing;
+    return this.#host.isHolding && this.#host.proposer.unfenced.length > 0;
   }
 
   /** What ran here has no right to any more, and is not gone yet. */
@@ -72,16 +76,13 @@ export class Contents {
 
   /** Keeps: a gate is open only within authority. */
   settle(turn: Turn): void {
+    this.#fence(turn);
     const { isHolding, epoch, proposer } = this.#host;
     const gate = this.#gate;
-    // The guard was started anew meanwhile: nobody waits for the answer of the command any more.
-    if (isHolding && this.#isResumed && !gate.isOpen) this.fence(proposer.unfenced, turn);
-    this.#isResumed = false;
     gate.settle(turn, this.#wish(), epoch, isHolding ? proposer.untilMs : 0, this.#isResumable);
     if (this.#mustEmpty && this.isGone) this.#mustEmpty = false;
     // Cleared for a new tenure: what runs from here on belongs to it.
     if (isHolding && gate.isOpen && gate.epoch === epoch) {
-      proposer.settled();
       this.#isResumable = false;
       this.#mustEmpty = false;
     }
@@ -90,9 +91,10 @@ export class Contents {
   #wish(): GateWish {
     const host = this.#host;
     const gate = this.#gate;
-    if (host.isParked) return 'parked';
+    const isUnfenced = host.proposer.unfenced.length > 0;
+    if (host.isParked) return isUnfenced ? 'closed' : 'parked';
     if (host.handovers.wantsEmpty) return 'empty';
-    if (host.isHolding) return this.#isWallHold || this.#isFencing ? 'closed' : 'open';
+    if (host.isHolding) return this.#isWallHold || isUnfenced ? 'closed' : 'open';
     if (host.desired === null || this.#mustEmpty) return 'empty';
     if (gate.state === 'unknown' && gate.onLoss !== 'keep') return 'empty';
     return 'closed';
@@ -120,7 +122,7 @@ export class Contents {
   }
 
   onLost(): void {
-    this.#isFencing = false;
+    this.#fenced = null;
     this.#isWallHold = false;
   }
 
@@ -146,19 +148,30 @@ export class Contents {
 
   // ---- Fence command ------------------------------------------------------------------------------------------------------
 
-  /** Nothing opens before the last owner, who may be running still, is known to be off. */
-  fence(victim: Owner | null, turn: Turn): void {
-    const { name, desired, epoch } = this.#host;
-    if (desired?.fence !== 'command' || !victim || victim.host === turn.self) return;
-    this.#isFencing = true;
-    turn.push({ kind: 'fence', name, how: 'command', victim: victim.host, epoch });
+  /**
+   * Nothing opens before every earlier owner that may be running still is known to be off. Whoever owns the lease next
+   * inherits the rest: the voters have been told of it.
+   */
+  #fence(turn: Turn): void {
+    const { name, desired, epoch, isHolding, proposer } = this.#host;
+    const victim = proposer.unfenced[0];
+    if (victim === undefined || !isHolding) return;
+    // An operator has taken the command away: then it is on the operator's word.
+    if (desired !== null && desired.fence !== 'command') proposer.unfenced = [];
+    if (proposer.unfenced.length === 0 || desired === null) return;
+    if (this.#fenced !== null || turn.authorityMs < this.#fenceAgainMs) return;
+    this.#fenced = victim;
+    turn.push({ kind: 'fence', name, how: 'command', victim, epoch });
   }
 
   /** False: the fence command failed, and nothing may start here. */
-  onFenced(epoch: Epoch, isFenced: boolean): boolean {
-    if (!this.#isFencing || epoch !== this.#host.epoch) return true;
-    this.#isFencing = false;
-    if (isFenced) this.#host.proposer.settled();
+  onFenced(epoch: Epoch, isFenced: boolean, turn: Turn): boolean {
+    const { proposer } = this.#host;
+    const victim = this.#fenced;
+    if (victim === null || epoch !== this.#host.epoch) return true;
+    this.#fenced = null;
+    this.#fenceAgainMs = isFenced ? 0 : turn.authorityMs + fenceAgainMs;
+    if (isFenced) proposer.unfenced = proposer.unfenced.filter((host) => host !== victim);
     return isFenced;
   }
 }

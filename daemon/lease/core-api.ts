@@ -98,6 +98,8 @@ export type DurableRecord =
       readonly name: LeaseName;
       readonly epoch: Epoch;
       readonly owner: Owner;
+      /** As in `Accept`; absent: none. */
+      readonly unfenced?: readonly HostId[];
     }
   | {
       readonly kind: 'parked';

@@ -20,6 +20,7 @@ import {
   counter,
   fields,
   generation,
+  hostId,
   leaseName,
   linkMark,
   list,
@@ -27,6 +28,7 @@ import {
   owner,
   readBoolean,
 } from './fields.ts';
+import { leaseLimits } from './model.ts';
 
 export const durableVersion = 1;
 export const durableLimits = Object.freeze({
@@ -173,6 +175,9 @@ function readRecord(value: unknown): DurableRecord | null {
         name: leaseName(all['name']),
         epoch: counter(all['epoch']),
         owner: owner(all['owner']),
+        ...(all['unfenced'] === undefined
+          ? {}
+          : { unfenced: list(all['unfenced'], leaseLimits.unfencedMax, hostId) }),
       };
     case 'parked':
       return {

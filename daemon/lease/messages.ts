@@ -44,6 +44,8 @@ export interface PromiseReply extends LeaseHeader {
   readonly promisedCounter: number;
   /** Parked: no other owner until unparked or forced. */
   readonly parkedBy: Owner | null;
+  /** As the owner of `maxEpoch` said last, see `Accept`; null: this voter knows of that epoch by hearsay. */
+  readonly unfenced: readonly HostId[] | null;
 }
 
 export interface Accept extends LeaseHeader {
@@ -54,6 +56,11 @@ export interface Accept extends LeaseHeader {
   readonly exclusionMs: number;
   /** As in `Prepare`. */
   readonly isForced: boolean;
+  /**
+   * With `fence: command`: hosts of earlier owners that nobody has fenced yet; nothing runs under the lease while there are any.
+   * Whoever owns it next inherits them. At most `leaseLimits.unfencedMax`.
+   */
+  readonly unfenced: readonly HostId[];
 }
 
 export interface Accepted extends LeaseHeader {

@@ -83,6 +83,8 @@ export const leaseLimits = Object.freeze({
   nameCharsMax: 160,
   candidatesMax: 64,
   votersMax: 7,
+  /** Hosts that a lease with a fence command still has to fence. */
+  unfencedMax: 16,
   /** One frame between guards. */
   frameBytesMax: 512 << 10,
   messagesPerFrameMax: 1024,

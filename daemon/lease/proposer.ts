@@ -27,7 +27,7 @@ import type {
   Reject,
   Release,
 } from './messages.ts';
-import { majorityOf } from './model.ts';
+import { leaseLimits, majorityOf } from './model.ts';
 import type { Ballot, Epoch, LeaseName, Owner } from './model.ts';
 import { authorityWithin } from './profiles.ts';
 import type { Profile } from './profiles.ts';
@@ -83,7 +83,7 @@ export interface ProposerState {
   readonly full: readonly [number, number];
   readonly ballot: Ballot | null;
   /** Absent in what older guards kept. */
-  readonly unfenced?: Owner | null;
+  readonly unfenced?: readonly HostId[];
 }
 
 /** A renewal that was outrun by a higher ballot is repeated at once, at most so often within one renewal period. */
@@ -96,6 +96,10 @@ export class Proposer {
   epoch: Epoch = 0;
   /** End of our authority, on the authority clock; 0: not held. */
   untilMs = 0;
+  /** Has this lease a fence command? */
+  hasFence = false;
+  /** Hosts that have to be fenced before anything runs under what is held; who fences one takes it away. */
+  unfenced: readonly HostId[] = [];
   /** Of the next grant; raised also by what comes to nothing. */
   #serveEpoch: Epoch = 0;
   /** Of the last one that a quorum granted. */
@@ -108,8 +112,6 @@ export class Proposer {
   readonly #ballots: Ballots;
   #attempt: Attempt | null = null;
   #force: Force | null = null;
-  /** Who had it before us and is not known to have given it up, until what runs under it is ours: tries of our own hide it. */
-  #unfenced: Owner | null = null;
   #raises = 0;
   /** Of the last attempt that failed with grants out. */
   #failed: Ballot | null = null;
@@ -131,7 +133,7 @@ export class Proposer {
     this.#fullGeneration = state.full[0];
     this.#fullN = state.full[1];
     this.#ballot = state.ballot;
-    this.#unfenced = state.unfenced ?? null;
+    this.unfenced = state.unfenced ?? [];
   }
 
   volatile(): ProposerState {
@@ -143,7 +145,7 @@ export class Proposer {
       exclusionMs: this.#exclusionMs,
       full: [this.#fullGeneration, this.#fullN],
       ballot: this.#ballot,
-      unfenced: this.#unfenced,
+      unfenced: this.unfenced,
     };
   }
 
@@ -167,16 +169,6 @@ export class Proposer {
   nextMs(): number {
     const attempt = this.#attempt;
     return attempt ? Math.min(attempt.resendMs, attempt.giveUpMs) : Infinity;
-  }
-
-  /** As in `#unfenced`. */
-  get unfenced(): Owner | null {
-    return this.#unfenced;
-  }
-
-  /** What was there before us is fenced, or gone. */
-  settled(): void {
-    this.#unfenced = null;
   }
 
   sawEpoch(epoch: Epoch): void {
@@ -220,6 +212,7 @@ export class Proposer {
       epoch,
       exclusionMs: 0,
       isForced: false,
+      unfenced: [],
     });
   }
 
@@ -228,6 +221,7 @@ export class Proposer {
     const ballot = this.#attempt?.isAccepting ? this.#attempt.ballot : this.#ballot;
     this.#attempt = null;
     this.untilMs = 0;
+    this.unfenced = [];
     this.#ballot = null;
     this.#fullN = -1;
     if (ballot) this.#sendRelease(ballot, electorate, successor, turn);
@@ -243,6 +237,7 @@ export class Proposer {
   drop(): void {
     this.#attempt = null;
     this.untilMs = 0;
+    this.unfenced = [];
     this.#ballot = null;
     this.#fullN = -1;
   }
@@ -282,6 +277,8 @@ export class Proposer {
       epochSeen: 0,
       lastOwner: null,
       isLastReleased: true,
+      inherited: null,
+      unfenced: purpose === 'acquire' ? [] : this.unfenced,
       isGranted: false,
       other: null,
       why: 'timeout',
@@ -314,8 +311,10 @@ export class Proposer {
       attempt.epochSeen = message.maxEpoch;
       attempt.lastOwner = owner;
       attempt.isLastReleased = message.isReleased;
-    } else if (message.maxEpoch === attempt.epochSeen && message.isReleased) {
-      attempt.isLastReleased = true;
+      attempt.inherited = message.unfenced;
+    } else if (message.maxEpoch === attempt.epochSeen) {
+      if (message.isReleased) attempt.isLastReleased = true;
+      attempt.inherited = inBoth(attempt.inherited, message.unfenced);
     }
     if (!message.isOpen) {
       attempt.closed |= bit;
@@ -350,10 +349,9 @@ export class Proposer {
       attempt.other = lastOwner;
       return this.#fail('busy', turn);
     }
-    if (!lastOwner || !isSame(lastOwner, attempt.ballot))
-      this.#unfenced = attempt.isLastReleased ? null : lastOwner;
     attempt.isAccepting = true;
     attempt.epoch = Math.max(attempt.epochSeen, this.#epochSeen, this.#serveEpoch) + 1;
+    if (this.hasFence) attempt.unfenced = unfencedBefore(attempt, turn.self);
     attempt.resendMs = turn.authorityMs + this.profile.resendMs;
     attempt.closed = 0;
     attempt.waits.length = 0;
@@ -455,12 +453,15 @@ export class Proposer {
     this.#serveEpoch = attempt.epoch;
     this.#heldEpoch = attempt.epoch;
     if (attempt.epoch > this.#epochSeen) this.#epochSeen = attempt.epoch;
-    if (attempt.purpose === 'acquire') this.epoch = attempt.epoch;
+    if (attempt.purpose === 'acquire') {
+      this.epoch = attempt.epoch;
+      this.unfenced = attempt.unfenced;
+    }
     return {
       kind: 'granted',
       purpose: attempt.purpose,
       isUninterrupted: attempt.isUninterrupted,
-      victim: this.#unfenced,
+      victim: attempt.isLastReleased ? null : attempt.lastOwner,
     };
   }
 
@@ -551,6 +552,7 @@ export class Proposer {
       epoch: attempt.epoch,
       exclusionMs: attempt.exclusionMs,
       isForced: attempt.isForced,
+      unfenced: attempt.unfenced,
     };
   }
 
@@ -567,6 +569,25 @@ export class Proposer {
     };
     for (const voter of electorate.voters) turn.send(voter, message);
   }
+}
+
+/** Of two voters that know of one epoch: what one of them has heard to be fenced is. */
+function inBoth(
+  a: readonly HostId[] | null,
+  b: readonly HostId[] | null,
+): readonly HostId[] | null {
+  if (a === null || b === null) return a ?? b;
+  return a.filter((host) => b.includes(host));
+}
+
+/** The last owner, unless it gave the lease up itself, and whom it had not fenced yet. */
+function unfencedBefore(
+  { inherited, lastOwner, isLastReleased }: Attempt,
+  self: HostId,
+): readonly HostId[] {
+  const last = lastOwner === null || isLastReleased ? [] : [lastOwner.host];
+  const all = new Set([...(inherited ?? []), ...last]);
+  return [...all].filter((host) => host !== self).slice(0, leaseLimits.unfencedMax);
 }
 
 function isSame(a: Owner, b: Owner | null): boolean {

@@ -22,6 +22,8 @@ export interface Seat {
   maxEpoch: Epoch;
   maxOwner: Owner | null;
   isReleased: boolean;
+  /** As the owner of `maxEpoch` said last; null: that epoch is known by hearsay. */
+  unfenced: readonly HostId[] | null;
   /** Grants of this session up to this ballot were given back: late copies of their `accept` do not revive them. */
   released: Ballot | null;
   parked: { readonly owner: Owner; readonly epoch: Epoch } | null;
@@ -38,6 +40,7 @@ export interface Seat {
   /** What was last handed to the disk. */
   savedEpoch: Epoch;
   savedOwner: Owner | null;
+  savedUnfenced: string;
   savedParked: Epoch;
   /** Durable writes under way; while there are any, answers about this lease wait for them. */
   pending: number;
@@ -54,6 +57,7 @@ export function newSeat(name: LeaseName, floorRest: Epoch): Seat {
     maxEpoch: floorRest,
     maxOwner: null,
     isReleased: true,
+    unfenced: null,
     released: null,
     parked: null,
     parkedElsewhere: null,
@@ -66,6 +70,7 @@ export function newSeat(name: LeaseName, floorRest: Epoch): Seat {
     parkPassedOnAtMs: -Infinity,
     savedEpoch: 0,
     savedOwner: null,
+    savedUnfenced: '',
     savedParked: 0,
     pending: 0,
     held: [],
@@ -77,6 +82,6 @@ export function isSameOwner(a: Owner, b: Owner): boolean {
   return a.session === b.session && a.host === b.host;
 }
 
-export function isSame(a: Owner | null, b: Owner): boolean {
-  return a !== null && isSameOwner(a, b);
+export function isSame(a: Owner | null, b: Owner | null): boolean {
+  return a !== null && b !== null && isSameOwner(a, b);
 }

@@ -20,6 +20,8 @@ export type SeatState = readonly [
   maxOwner: Owner | null,
   isReleased: boolean,
   released: Ballot | null,
+  /** Absent in what older guards kept. */
+  unfenced?: readonly HostId[] | null,
 ];
 
 export interface SeatPorts {
@@ -98,7 +100,9 @@ export class Seats {
           seat.maxEpoch = record.epoch;
           seat.maxOwner = record.owner;
           seat.isReleased = false;
+          seat.unfenced = record.unfenced ?? [];
         }
+        seat.savedUnfenced = (record.unfenced ?? []).join();
         seat.savedEpoch = record.epoch;
         seat.savedOwner = record.owner;
       } else if (record.kind === 'parked') {
@@ -125,6 +129,7 @@ export class Seats {
       if (saved[4] >= seat.maxEpoch) {
         seat.maxEpoch = saved[4];
         seat.maxOwner = saved[5];
+        seat.unfenced = saved[8] ?? null;
       }
       seat.isReleased = saved[6];
       seat.released = saved[7];
@@ -143,6 +148,7 @@ export class Seats {
         seat.maxOwner,
         seat.isReleased,
         seat.released,
+        seat.unfenced,
       ]);
     }
     return seats;
@@ -192,6 +198,7 @@ export class Seats {
       seat.maxEpoch = floor.epoch;
       seat.maxOwner = floor.owner;
       seat.isReleased = false;
+      seat.unfenced = null;
     }
     this.#floorRest = Math.max(this.#floorRest, rest);
     for (const seat of this.#byName.values()) {
@@ -199,6 +206,7 @@ export class Seats {
       if (seat.maxEpoch < rest && !floors.some((floor) => floor.name === seat.name)) {
         seat.maxEpoch = rest;
         seat.maxOwner = null;
+        seat.unfenced = null;
       }
     }
   }

@@ -83,6 +83,7 @@ function withHeader<H extends object, F extends object>(
   return fc.tuple(head, fields).map(([a, b]) => ({ ...a, ...b }));
 }
 
+const unfenced = fc.array(hostId, { maxLength: leaseLimits.unfencedMax });
 const chainHead = withHeader(ref, fc.record({ ballot }));
 
 export const message: fc.Arbitrary<Message> = fc.oneof(
@@ -98,6 +99,7 @@ export const message: fc.Arbitrary<Message> = fc.oneof(
       isReleased: fc.boolean(),
       promisedCounter: counter,
       parkedBy: nullOr(owner),
+      unfenced: nullOr(unfenced),
     }),
   ),
   withHeader(
@@ -108,6 +110,7 @@ export const message: fc.Arbitrary<Message> = fc.oneof(
       epoch: counter,
       exclusionMs: duration,
       isForced: fc.boolean(),
+      unfenced,
     }),
   ),
   withHeader(header, fc.record({ kind: kind('accepted'), purpose, isFull: fc.boolean() })),

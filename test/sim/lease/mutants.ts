@@ -136,8 +136,8 @@ export const mutants: readonly Mutant[] = [
     file: answers,
     edits: [
       {
-        find: 'if (owner && (seat.savedEpoch !== seat.maxEpoch',
-        replace: 'if (false && owner && (seat.savedEpoch !== seat.maxEpoch',
+        find: 'if (owner && !isAsSaved) {',
+        replace: 'if (false && owner && !isAsSaved) {',
       },
     ],
     falls: ['I8', 'I9', 'I5', 'I14'],
@@ -581,13 +581,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'fence-forgotten',
     breaks: '2.16 stonith: no start before it has succeeded',
-    file: 'daemon/lease/contents.ts',
-    edits: [
-      {
-        find: 'if (isHolding && this.#isResumed && !gate.isOpen) this.fence(proposer.unfenced, turn);',
-        replace: '',
-      },
-    ],
+    file: 'daemon/lease/proposer.ts',
+    edits: [{ find: 'this.unfenced = state.unfenced ?? [];', replace: 'this.unfenced = [];' }],
     falls: ['I16'],
     hunt: {
       count: 300,

@@ -86,6 +86,7 @@ class Desk {
       epoch,
       exclusionMs: 1_600,
       isForced: false,
+      unfenced: [],
       ...changes,
     };
     const sent = this.turn((turn) => this.acceptor.onAccept(ballot.host, message, turn));

@@ -117,6 +117,17 @@ describe('frames between guards', () => {
     expect(frame!.length / many.length).toBeLessThan(17);
   });
 
+  test('name whom nobody has fenced yet, at the end of their parts', () => {
+    const { accept, promise } = sampleMessages;
+    const unfenced = [accept.ballot.host];
+    for (const message of [
+      { ...accept, unfenced },
+      { ...promise, unfenced },
+      { ...promise, unfenced: [] },
+    ])
+      expect(decoded(...new FrameEncoder().encode([message]))).toEqual([message]);
+  });
+
   test('what a newer version adds is passed over', () => {
     const frames = [
       frameOf([...env, 7], [...lock, 7], [...expired, 5, 'new'], [99, 1, 2, 'what'], [50], expired),

@@ -666,6 +666,62 @@ describe('a gate that cannot be emptied', () => {
     world.settle();
     expect(winner.gate).toBe('open');
   });
+
+  /** The first has lost its power; the command of the second, which took over, is running. */
+  function fencing(hosts = 3): { world: BenchWorld; second: Bench; third: Bench } {
+    const world = running({ hosts, lease: { fence: 'command', fenceCommand: ['off'] } });
+    world.hosts[0]!.isAlive = false;
+    const [, second, third] = world.hosts;
+    world.runUntil(() => fencedBy(second!).length > 0, 3_000);
+    return { world, second: second!, third: third! };
+  }
+
+  const fencedBy = (host: Bench) =>
+    host.effects.flatMap((effect) => (effect.kind === 'fence' ? [effect.victim] : []));
+
+  test('a fence command that fails: the next holder has to fence the same host, and nothing has started', () => {
+    const { world, second, third } = fencing();
+    second.event({ kind: 'fenced', name: db, epoch: 2, isFenced: false });
+    world.runUntil(() => fencedBy(third).length > 0, 3_000);
+    expect(fencedBy(third)).toEqual([hostId(0)]);
+    world.run(3_000);
+    for (const host of [second, third]) expect(host.noticesOf('open')).toEqual([]);
+    third.event({ kind: 'fenced', name: db, epoch: 3, isFenced: true });
+    world.settle();
+    expect(third.gate).toBe('open');
+  });
+
+  test('a host that dies while its fence command runs: the next one fences both', () => {
+    const { world, second, third } = fencing(5);
+    second.isAlive = false;
+    world.runUntil(() => fencedBy(third).length > 0, 10_000);
+    third.event({ kind: 'fenced', name: db, epoch: 3, isFenced: true });
+    world.settle();
+    expect(third.gate).not.toBe('open');
+    expect(fencedBy(third)).toEqual([hostId(0), hostId(1)]);
+    third.event({ kind: 'fenced', name: db, epoch: 3, isFenced: true });
+    world.settle();
+    expect(third.gate).toBe('open');
+  });
+
+  test('a guard that was started anew while the fence command ran: it is run again', () => {
+    const { world, second } = fencing();
+    second.effects.length = 0;
+    second.restart({ isIntact: true });
+    world.run(500);
+    expect(second.gate).not.toBe('open');
+    expect(fencedBy(second).at(-1)).toBe(hostId(0));
+    second.event({ kind: 'fenced', name: db, epoch: 2, isFenced: true });
+    world.settle();
+    expect(second.gate).toBe('open');
+  });
+
+  test('an operator who takes the fence command away answers for it', () => {
+    const { world, second } = fencing();
+    second.desire({ leases: [{ ...world.leases[0]!, fence: 'none', fenceCommand: [] }] });
+    world.settle();
+    expect(second.gate).toBe('open');
+  });
 });
 
 describe('locks', () => {

@@ -774,6 +774,7 @@ function forgeries(): void {
       epoch: 99,
       exclusionMs: 1_600,
       isForced: false,
+      unfenced: [],
     };
     for (const to of [1, 2])
       world.guards[to]?.deliver({ kind: 'message', from: hostIdOf(3), message: accept });
