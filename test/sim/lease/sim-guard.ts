@@ -148,10 +148,9 @@ export class SimGuard {
     const rest = this.#rest;
     this.#rest = [];
     this.#carryOut(rest);
-    const waiting = this.#inbox;
+    const waiting = order === 'reversed' ? reversed(this.#inbox) : this.#inbox;
     this.#inbox = [];
     if (order === 'timer-first') this.turn(tick);
-    if (order === 'reversed') waiting.reverse();
     for (const event of waiting) this.deliver(event);
     if (order !== 'timer-first') this.turn(tick);
   }
@@ -311,4 +310,14 @@ export class SimGuard {
 /** What others or the kernel act upon: as the real process does it. */
 function isKeptBefore({ kind }: CoreEffect): boolean {
   return kind === 'send' || kind === 'persist' || kind === 'gate' || kind === 'lease-file';
+}
+
+/** All in reverse but what comes over the one connection to the daemon, which keeps its order. */
+function reversed(events: readonly CoreEvent[]): CoreEvent[] {
+  const said = events.filter(isOfDaemon);
+  return events.toReversed().map((event) => (isOfDaemon(event) ? (said.shift() ?? event) : event));
+}
+
+function isOfDaemon({ kind }: CoreEvent): boolean {
+  return kind === 'daemon' || kind === 'desired' || kind === 'command';
 }
