@@ -99,17 +99,19 @@ export class Continuity {
     const { gates, clocks, table } = this.#parts;
     if (gates === null) return;
     const open = new Set<string>();
+    const resumed: { name: string; untilMs: number }[] = [];
     for (const lease of core.status(clocks.now(), Date.now()).leases) {
       const gate = table.get(lease.name)?.gate ?? null;
       if (gate === null || lease.gate !== 'open') continue;
       const isParked = lease.state === 'parked';
       const untilMs = clocks.now().authorityMs + (lease.remainMs ?? 0);
-      effects.resumeOpen(lease.name, isParked ? Infinity : untilMs);
+      resumed.push({ name: lease.name, untilMs: isParked ? Infinity : untilMs });
       const leftMs = (lease.remainMs ?? 0) - profiles[lease.profile].freezeBeforeMs;
       if (!isParked && leftMs <= 0) continue;
       open.add(gate);
-      await gates.thaw(gate);
     }
+    effects.resumeOpen(resumed);
+    for (const gate of open) await gates.thaw(gate);
     const closed = this.ourGates(desired).filter((gate) => !open.has(gate));
     await Promise.all(closed.map((gate) => gates.freeze(gate)));
   }

@@ -8,7 +8,8 @@
  * another. Nothing here thaws or kills: a guard that comes back decides about what it finds frozen.
  */
 import { spawn } from 'node:child_process';
-import { renameSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { reasonOf } from '../../errors.ts';
 import type { Log } from '../../ports.ts';
 import type { CgroupTree } from './gates.ts';
 
@@ -19,27 +20,36 @@ export interface DeadmanEntry {
   readonly deadlineMs: number;
 }
 
-/** Times are hundredths of a second, as /proc/uptime has them; built-ins only, besides the sleep. */
+/**
+ * Times are hundredths of a second, as /proc/uptime has them; built-ins only, besides the sleep. It is started before the file
+ * is its generation's, and waits for that two seconds: until then the one before is on duty.
+ */
 const script = `
-file=$1 mine=$2 name=$3 value=$4 idle=0
+file=$1 mine=$2 name=$3 value=$4 idle=0 seen=0 early=0
 while :; do
-  [ -e "$file" ] || exit 0
   read -r up rest </proc/uptime
-  now=\${up%.*}\${up#*.} pause=50 armed=0
-  {
+  now=\${up%.*}\${up#*.} pause=50 armed=0 generation=
+  [ ! -e "$file" ] || {
     read -r generation
-    [ "$generation" = "$mine" ] || exit 0
-    while read -r deadline gate; do
-      armed=1 left=$((deadline - now))
-      if [ "$left" -le 0 ]; then
-        echo "$value" >"./$gate/$name"
-        left=50
-      fi
-      [ "$left" -ge "$pause" ] || pause=$left
-    done
+    if [ "$generation" = "$mine" ]; then
+      while read -r deadline gate; do
+        armed=1 left=$((deadline - now))
+        if [ "$left" -le 0 ]; then
+          echo "$value" >"./$gate/$name"
+          left=50
+        fi
+        [ "$left" -ge "$pause" ] || pause=$left
+      done
+    fi
   } <"$file"
+  if [ "$generation" = "$mine" ]; then
+    seen=1
+  else
+    early=$((early + 1)) pause=5
+    [ "$seen" = 0 ] && [ "$early" -lt 40 ] || exit 0
+  fi
   if [ "$armed" = 1 ]; then idle=0; else idle=$((idle + 1)); fi
-  [ "$idle" -lt 20 ] || exit 0
+  [ "$idle" -lt 40 ] || exit 0
   if [ "$pause" -lt 10 ]; then pause=0$pause; fi
   sleep "0.$pause"
 done`;
@@ -77,9 +87,10 @@ export class Deadman {
     const text = lines.join('');
     if (text === this.#text && this.starts > 0) return;
     writeFileSync(`${this.#path}.tmp`, `${this.#generation}\n${text}`);
+    // First: with the file the shell of the guard before ends, and this guard may be killed between the two.
+    if (entries.length > 0) this.#start();
     renameSync(`${this.#path}.tmp`, this.#path);
     this.#text = text;
-    if (entries.length > 0) this.#start();
   }
 
   /** The guard ends in order and has closed what it had open: the shell ends by itself. */
@@ -101,7 +112,17 @@ export class Deadman {
     child.on('exit', () => {
       this.#isRunning = false;
       // It ends by itself when nothing is armed for a while; killed, it is needed again.
-      if (this.#text !== '') setTimeout(() => this.#start(), restartMs).unref();
+      if (this.#text !== '' && this.#isOurs()) setTimeout(() => this.#start(), restartMs).unref();
     });
+  }
+
+  /** No other guard has armed its own since. */
+  #isOurs(): boolean {
+    try {
+      return readFileSync(this.#path, 'utf8').startsWith(`${this.#generation}\n`);
+    } catch (error) {
+      this.#log.error('guard.deadman', { error: reasonOf(error) });
+      return false;
+    }
   }
 }

@@ -145,13 +145,15 @@ export class Effects {
     if (isChanged) this.#arm();
   }
 
-  /** For gates that are open already when this process starts. */
-  resumeOpen(name: string, untilMs: number | null): void {
-    this.open.add(name);
-    this.#settled.add(name);
-    this.#armed.add(name);
-    this.#untilMs.set(name, untilMs);
-    this.#arm();
+  /** For gates that are open already when this process starts, all at once: the deadman of the guard before ends with it. */
+  resumeOpen(leases: readonly { readonly name: string; readonly untilMs: number }[]): void {
+    for (const { name, untilMs } of leases) {
+      this.open.add(name);
+      this.#settled.add(name);
+      this.#armed.add(name);
+      this.#untilMs.set(name, untilMs);
+    }
+    if (leases.length > 0) this.#arm();
   }
 
   /**
