@@ -170,7 +170,15 @@ export class LeaseAgent
     if (!this.desired) return;
     const profile = this.standing.profileOf(this.desired);
     this.proposer.profile = profile;
-    this.gate.profile = profile;
+    this.#takeMargins();
+  }
+
+  /** What is held under a longer profile than the voters grant by now keeps the margins of that, to its end or the next renewal. */
+  #takeMargins(): void {
+    const { profile, exclusionMs } = this.proposer;
+    const isLonger = this.isHolding && exclusionMs > profile.exclusionMs;
+    const held = Object.values(profiles).find((each) => each.exclusionMs === exclusionMs);
+    this.gate.profile = isLonger && held !== undefined ? held : profile;
   }
 
   get env(): string {
@@ -354,8 +362,10 @@ export class LeaseAgent
 
   #on(outcome: Outcome, turn: Turn): void {
     if (outcome.kind === 'failed') this.#onFailed(outcome, turn);
-    else if (outcome.purpose === 'renew') this.#contents.onRenewed();
-    else if (outcome.purpose === 'park') this.#onParked(turn);
+    else if (outcome.purpose === 'renew') {
+      this.#takeMargins();
+      this.#contents.onRenewed();
+    } else if (outcome.purpose === 'park') this.#onParked(turn);
     else if (outcome.purpose === 'unpark') this.#onResumed(turn);
     else this.#onAcquired(outcome, turn);
   }

@@ -162,6 +162,11 @@ export class Proposer {
     return this.#ballot;
   }
 
+  /** Under which the last grant was given. */
+  get exclusionMs(): number {
+    return this.#exclusionMs;
+  }
+
   get heldEpoch(): Epoch {
     return this.#heldEpoch;
   }
