@@ -98,7 +98,8 @@ export class Continuity {
   async resumeGates(core: Core, desired: GuardDesired, effects: Effects): Promise<void> {
     const { gates, clocks, table } = this.#parts;
     if (gates === null) return;
-    const open = new Set<string>();
+    /** With the time by which it has to be closed again. */
+    const open = new Map<string, number>();
     const resumed: { name: string; untilMs: number }[] = [];
     for (const lease of core.status(clocks.now(), Date.now()).leases) {
       const gate = table.get(lease.name)?.gate ?? null;
@@ -106,12 +107,16 @@ export class Continuity {
       const isParked = lease.state === 'parked';
       const untilMs = clocks.now().authorityMs + (lease.remainMs ?? 0);
       resumed.push({ name: lease.name, untilMs: isParked ? Infinity : untilMs });
-      const leftMs = (lease.remainMs ?? 0) - profiles[lease.profile].freezeBeforeMs;
-      if (!isParked && leftMs <= 0) continue;
-      open.add(gate);
+      const { freezeBeforeMs, killBeforeMs } = profiles[lease.profile];
+      if (!isParked && (lease.remainMs ?? 0) <= freezeBeforeMs) continue;
+      open.set(gate, isParked ? Infinity : untilMs - killBeforeMs);
     }
     effects.resumeOpen(resumed);
-    for (const gate of open) await gates.thaw(gate);
+    for (const [gate, closeMs] of open) {
+      await gates.thaw(gate);
+      // This process may have stood still just before.
+      if (clocks.now().authorityMs >= closeMs) await gates.freeze(gate);
+    }
     const closed = this.ourGates(desired).filter((gate) => !open.has(gate));
     await Promise.all(closed.map((gate) => gates.freeze(gate)));
   }

@@ -21,6 +21,9 @@ export interface DeadmanEntry {
 }
 
 /**
+ * A gate past its time is closed again every 50 ms for three seconds, then every 500: a guard that stood still just before it
+ * opened it may open it late and be killed.
+ *
  * Times are hundredths of a second, as /proc/uptime has them; built-ins only, besides the sleep. It is started before the file
  * is its generation's, and waits for that two seconds: until then the one before is on duty.
  */
@@ -36,7 +39,7 @@ while :; do
         armed=1 left=$((deadline - now))
         if [ "$left" -le 0 ]; then
           echo "$value" >"./$gate/$name"
-          left=50
+          if [ "$left" -gt -300 ]; then left=5; else left=50; fi
         fi
         [ "$left" -ge "$pause" ] || pause=$left
       done
