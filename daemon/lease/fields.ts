@@ -43,11 +43,6 @@ export function list<T>(value: unknown, max: number, read: (item: unknown) => T)
   return items.map((item) => read(item));
 }
 
-/** 0 or 1. */
-export function flag(value: unknown): boolean {
-  return integer(value, 0, 1) === 1;
-}
-
 export function nullOr<T>(value: unknown, read: (value: unknown) => T): T | null {
   return value === null ? null : read(value);
 }
@@ -83,7 +78,6 @@ function matching(value: unknown, pattern: RegExp, what: string): string {
 }
 
 export const counter = (value: unknown) => integer(value, 0, leaseLimits.counterMax);
-export const duration = (value: unknown) => integer(value, 0, durationMsMax);
 export const generation = (value: unknown) => integer(value, 0, chainLimits.numberMax);
 export const number = (value: unknown) => integer(value, noLink, chainLimits.numberMax);
 export const hostId = (value: unknown) => matching(value, hostPattern, 'host') as HostId;
