@@ -191,6 +191,8 @@ export class GuardCore {
       this.#isStarted = true;
     }
     this.#counters.turns++;
+    // What is due now must not be decided by what a sleeper believes.
+    if (event.kind === 'clock' && event.what === 'suspend') this.#onSuspend(now);
     // A new wish counts from now on, for what is due now too.
     if (event.kind === 'desired') this.#onDesired(event.desired, now);
     if (turn.authorityMs >= this.#dueMs) this.#sweep(now);
@@ -279,8 +281,7 @@ export class GuardCore {
         return;
       }
       case 'clock':
-        if (event.what === 'suspend') this.#onSuspend(now);
-        else this.#agents.each((agent) => agent.onWall(turn));
+        if (event.what === 'wall') this.#agents.each((agent) => agent.onWall(turn));
         return;
       case 'daemon':
         this.#onDaemon(event.isConnected);
