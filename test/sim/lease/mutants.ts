@@ -492,8 +492,8 @@ export const mutants: readonly Mutant[] = [
     file: core,
     edits: [
       {
-        find: "if (event.what === 'suspend') this.#onSuspend(now);",
-        replace: "if (event.what === 'suspend') void now;",
+        find: "if (event.kind === 'clock' && event.what === 'suspend') this.#onSuspend(now);",
+        replace: '',
       },
     ],
     falls: ['I1', 'I2', 'I5', 'I7', 'I17'],
