@@ -115,6 +115,11 @@ export class ChainVoter {
     return isAsked && keepsVoters(chosen) && chosen.electorate.includes(this.#self);
   }
 
+  /** Of the forces in which this host has a part; 0: none. */
+  get newestPart(): number {
+    return Math.max(0, ...partsOf(this.#state));
+  }
+
   get promisedCounter(): number {
     return Math.max(
       this.#state.slot?.promised?.counter ?? 0,

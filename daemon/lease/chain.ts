@@ -309,6 +309,8 @@ export class Chain {
     const dead = [...assertDead].toSorted(compareText);
     const reason = forceFault(chosen, survivors, dead, this.#self);
     if (reason !== null) return { isOk: false, reason };
+    // What was asked for before may be chosen yet, by other survivors: two links must not have one number.
+    this.#proposer.sawGeneration(this.#voter.newestPart);
     const waitMs = 2 * Math.max(chosen.config.ttlMsMax, this.exclusionMsMax());
     const readyAtMs = now.monoMs + waitMs;
     this.#force = { survivors, dead, generation: chosen.config.generation, readyAtMs, askAtMs: 0 };

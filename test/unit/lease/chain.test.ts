@@ -371,6 +371,20 @@ describe('force', () => {
     expect(world.host('a').chain.ref()).toEqual(world.host('b').chain.ref());
   });
 
+  test('a second force with other survivors is of another generation than the first, which may be chosen yet', () => {
+    const world = grown('abcde', 'abcde');
+    for (const letter of 'de') world.host(letter).crash();
+    world.filter = ({ message }) => message.kind !== 'chain-accepted';
+    force(world, 'a', 'abc', 'de');
+    world.run(11_000);
+    world.filter = () => true;
+    for (const letter of 'bc') world.host(letter).crash();
+    world.host('a').restart();
+    expect(force(world, 'a', 'a', 'bcde').isOk).toBe(true);
+    expect(world.run(30_000, () => world.voters('a') === 'a')).toBe(true);
+    expect(world.host('a').chain.ref().generation).toBeGreaterThan(1);
+  });
+
   test('a survivor that was asked for a higher generation too took part in the lower one', () => {
     const world = grown('abc', 'abc');
     const [a, b] = [world.host('a'), world.host('b')];
