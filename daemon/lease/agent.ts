@@ -208,7 +208,9 @@ export class LeaseAgent
   /** It waits for its turn, or has to hear whether what is left inside its gate belongs to somebody else by now. */
   get hasToHear(): boolean {
     if (this.isHolding || this.isParked) return false;
-    return this.#contents.hasRemains || this.whyNotHere() === '';
+    if (this.#contents.hasRemains) return true;
+    // What is tried as soon as there is room needs no word that it may be.
+    return !this.#shared.admission.isWaiting(this.name) && this.whyNotHere() === '';
   }
 
   /** What ran here has no right to any more, and is not gone yet. */
@@ -294,7 +296,7 @@ export class LeaseAgent
 
   #lose(turn: Turn): void {
     this.isHolding = false;
-    this.#shared.isWatchDue = true;
+    this.#shared.watchDue.push(this.name);
     this.proposer.drop();
     this.handovers.lost(turn);
     this.#contents.onLost();
@@ -348,7 +350,7 @@ export class LeaseAgent
   released(kind: GivingKind, successor: HostId | null, why: string, turn: Turn): void {
     const { electorate } = this.#shared;
     this.isHolding = false;
-    this.#shared.isWatchDue = true;
+    this.#shared.watchDue.push(this.name);
     if (electorate) this.proposer.release(electorate, successor, turn);
     else this.proposer.drop();
     this.#news.released(kind, why, turn);
@@ -375,7 +377,7 @@ export class LeaseAgent
     this.#contents.onAcquired(shared.session, outcome.isUninterrupted);
     this.isParked = false;
     this.isHolding = true;
-    const wasForced = this.#candidate.onAcquired();
+    const wasForced = this.#candidate.onAcquired(turn);
     this.#moves.onAcquired(this.epoch, turn);
     this.#parking.onUnparked(turn);
     this.#renewal.next(turn);

@@ -116,6 +116,7 @@ export class Agents {
       if (isRenewing && agent.isRenewalDue(turn)) this.#settle(agent, turn);
       if (agent.dueMs < dueMs) dueMs = agent.dueMs;
     }
+    this.#callWaiting();
     return dueMs;
   }
 
@@ -127,8 +128,16 @@ export class Agents {
       this.#settle(agent, turn);
       if (agent.dueMs < dueMs) dueMs = agent.dueMs;
       if (agent.desired === null && agent.isIdle) this.#byName.delete(agent.name);
+      if (this.#touched.length === 0) this.#callWaiting();
     }
     return dueMs;
+  }
+
+  /** Attempts may have ended: those that were kept waiting for it decide in this turn. */
+  #callWaiting(): void {
+    const isTrying = (name: LeaseName): boolean =>
+      this.#byName.get(name)?.proposer.purpose === 'acquire';
+    for (const name of this.#shared.admission.call(isTrying)) this.touch(this.#byName.get(name));
   }
 
   #settle(agent: LeaseAgent, turn: Turn): void {

@@ -41,11 +41,17 @@ export class Candidacy {
   #tries = 0;
   #graceMs: number = candidacyLimits.pushGraceMs;
   #wasAllowed = false;
+  #isUrgent = false;
 
   /** `rank`: place among the candidates, from 0. */
   constructor(random: Random, rank: () => number) {
     this.#random = random;
     this.#rank = rank;
+  }
+
+  /** It was asked for, or left to this host, and has not been tried since. */
+  get isUrgent(): boolean {
+    return this.#isUrgent;
   }
 
   /** The lease is new here. When all hosts start together the best one should win, though its guard was not the first. */
@@ -63,6 +69,7 @@ export class Candidacy {
   /** At once: somebody asked for it, or left it to this host. */
   now(nowMs: number): void {
     this.#wasAllowed = true;
+    this.#isUrgent = true;
     this.dueMs = nowMs;
     this.#tries = 0;
   }
@@ -84,6 +91,7 @@ export class Candidacy {
   }
 
   won(): void {
+    this.#isUrgent = false;
     this.#tries = 0;
     this.#graceMs = candidacyLimits.pushGraceMs;
   }
@@ -105,6 +113,7 @@ export class Candidacy {
 
   failed(outcome: Extract<Outcome, { kind: 'failed' }>, nowMs: number): void {
     this.#tries++;
+    this.#isUrgent = false;
     const { why, waitMs } = outcome;
     if (why === 'ballot' && this.#tries === 1) this.dueMs = nowMs;
     else if (why === 'busy') this.#waitForEnd(waitMs, nowMs);

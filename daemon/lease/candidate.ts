@@ -35,6 +35,8 @@ export class Candidate {
   readonly candidacy: Candidacy;
   readonly #acquiring: Acquiring;
   readonly #forcing: Forcing;
+  /** The last attempt. */
+  #beganMs = -Infinity;
 
   constructor(host: CandidateHost, shared: Shared) {
     this.#host = host;
@@ -59,7 +61,7 @@ export class Candidate {
 
   /** While it is neither held nor parked: nothing is tried while frozen or held off. */
   settle(turn: Turn): void {
-    const { proposer, gate, standing } = this.#host;
+    const { name, proposer, standing } = this.#host;
     if (turn.authorityMs >= standing.nextMs()) {
       standing.endHoldOff();
       this.candidacy.afterTurn(turn.authorityMs);
@@ -69,20 +71,32 @@ export class Candidate {
       return;
     }
     this.#forcing.settle(turn);
-    const { electorate, session } = this.#shared;
+    const { electorate, session, admission } = this.#shared;
     if (proposer.purpose !== null || !electorate) return;
+    if (!this.#isDue(turn)) {
+      admission.leave(name);
+      return;
+    }
+    const { isOn, victim, of } = this.#forcing;
+    const isUrgent = isOn || this.isAwaited || this.candidacy.isUrgent;
+    if (!admission.enter(name, isUrgent)) return;
+    this.#beganMs = turn.authorityMs;
+    proposer.acquire(electorate, session, isOn ? { victim, of } : null, turn);
+  }
+
+  #isDue(turn: Turn): boolean {
+    const { gate, standing } = this.#host;
     const isAllowed = standing.whyNot() === '';
     this.candidacy.allow(isAllowed, turn.authorityMs);
-    if (turn.authorityMs < this.candidacy.dueMs) return;
-    const { isOn, victim, of } = this.#forcing;
-    if (isOn ? turn.authorityMs < this.#forcing.atMs : !isAllowed) return;
+    if (turn.authorityMs < this.candidacy.dueMs) return false;
+    if (this.#forcing.isOn ? turn.authorityMs < this.#forcing.atMs : !isAllowed) return false;
     // A gate that is being emptied may still prove that it cannot be.
-    if (gate.hasGate && gate.onLoss !== 'keep' && gate.state === 'unknown') return;
-    proposer.acquire(electorate, session, isOn ? { victim, of } : null, turn);
+    return !gate.hasGate || gate.onLoss === 'keep' || gate.state !== 'unknown';
   }
 
   /** When the next attempt is due. */
   nextMs(): number {
+    if (this.#shared.admission.isWaiting(this.#host.name)) return Infinity;
     if (this.#forcing.isOn) return Math.max(this.candidacy.dueMs, this.#forcing.atMs);
     return this.#host.standing.whyNot() === '' ? this.candidacy.dueMs : Infinity;
   }
@@ -94,6 +108,7 @@ export class Candidate {
 
   onFailed(outcome: Extract<Outcome, { kind: 'failed' }>, turn: Turn): void {
     const { why, other } = outcome;
+    this.#noteEnd(turn);
     const mustRefuse = this.#acquiring.onFailed(outcome);
     const { electorate } = this.#shared;
     const { gate, proposer } = this.#host;
@@ -106,11 +121,19 @@ export class Candidate {
   }
 
   /** True: it was taken by force. */
-  onAcquired(): boolean {
+  onAcquired(turn: Turn): boolean {
+    this.#noteEnd(turn);
     const wasForced = this.#forcing.isOn;
     this.#forcing.onAcquired();
     this.candidacy.won();
     return wasForced;
+  }
+
+  /** An attempt came to its end: how long it took tells how busy everybody is. */
+  #noteEnd(turn: Turn): void {
+    const tookMs = turn.authorityMs - this.#beganMs;
+    const isLate = tookMs >= this.#host.proposer.profile.resendMs;
+    this.#shared.admission.onEnd(isLate, turn.authorityMs);
   }
 
   /** It is held, and what may run does. */

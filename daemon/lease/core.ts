@@ -415,10 +415,8 @@ export class GuardCore {
       local.length = 0;
       const dueMs = this.#agents.settleTouched(turn);
       if (dueMs < this.#dueMs) this.#dueMs = dueMs;
-      if (this.#shared.isWatchDue) {
-        this.#shared.isWatchDue = false;
-        this.#reminders.sendWatch(turn);
-      }
+      this.#reminders.sendWatch(this.#shared.watchDue, turn);
+      this.#shared.watchDue = [];
     }
     local.length = 0;
     this.#dueMs = Math.min(this.#dueMs, this.#commands.nextMs());

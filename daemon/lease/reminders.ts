@@ -46,7 +46,7 @@ export class Reminders {
   }
 
   tick(turn: Turn): void {
-    if (turn.authorityMs >= this.#watchMs) this.sendWatch(turn);
+    if (turn.authorityMs >= this.#watchMs) this.#watchAll(turn);
     if (turn.authorityMs >= this.#daemonAlarmMs) this.#alarmDaemon(turn);
     if (turn.authorityMs >= this.#askMs) this.#askPeers(turn);
   }
@@ -76,11 +76,18 @@ export class Reminders {
     this.#daemonAlarmMs = Infinity;
   }
 
-  /** The other voters need not say over the wire what our own one knows. */
-  sendWatch(turn: Turn): void {
+  #watchAll(turn: Turn): void {
     this.#watchMs = turn.authorityMs + watchIntervalMs;
     const names: LeaseName[] = [];
     for (const lease of this.#ports.leases()) if (lease.hasToHear) names.push(lease.name);
+    this.sendWatch(names, turn);
+  }
+
+  /**
+   * Waited for from now on, or still. Voters answer for each of them: not all are asked for when one is lost, since then
+   * hundreds that are lost together make a hundred thousand answers. The other voters need not say what our own one knows.
+   */
+  sendWatch(names: readonly LeaseName[], turn: Turn): void {
     const voters = this.#ports.voters();
     if (!voters || names.length === 0) return;
     const unheard = names.filter((name) => !this.#ports.isHeardHere(name, turn));

@@ -1,8 +1,9 @@
 /** What all leases of a host share; the core changes it. */
 import type { HostId } from '../../crdt/ids.ts';
 import type { Random } from '../ports.ts';
+import { Admission } from './admission.ts';
 import type { GuardDesired } from './guard-api.ts';
-import type { Instant } from './model.ts';
+import type { Instant, LeaseName } from './model.ts';
 import type { Ballots, Electorate } from './proposer.ts';
 
 /** What a command for one lease may take at the voters. */
@@ -13,6 +14,7 @@ export interface Shared {
   readonly random: Random;
   session: string;
   readonly ballots: Ballots;
+  readonly admission: Admission;
   electorate: Electorate | null;
   desired: GuardDesired | null;
   isDaemonHere: boolean;
@@ -23,8 +25,8 @@ export interface Shared {
   /** The last turn in which anything was renewed, and how long after it that is due again, in parts of the period. */
   renewedAtMs: number;
   renewFactor: number;
-  /** A lease is waited for from now on: the voters should hear of it. */
-  isWatchDue: boolean;
+  /** These are waited for from now on: the voters should hear of it. */
+  watchDue: LeaseName[];
 }
 
 /** The daemon has not been heard of yet. */
@@ -34,6 +36,7 @@ export function newShared(self: HostId, random: Random, now: Instant): Shared {
     random,
     session: '',
     ballots: { last: 0 },
+    admission: new Admission(),
     electorate: null,
     desired: null,
     isDaemonHere: false,
@@ -41,6 +44,6 @@ export function newShared(self: HostId, random: Random, now: Instant): Shared {
     daemonAwayMs: now.authorityMs,
     renewedAtMs: -Infinity,
     renewFactor: 1,
-    isWatchDue: false,
+    watchDue: [],
   };
 }

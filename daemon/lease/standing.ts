@@ -3,6 +3,7 @@ import type { HostId } from '../../crdt/ids.ts';
 import type { Gate } from './gate.ts';
 import type { LeaseDesired } from './guard-api.ts';
 import type { GivingKind } from './handover.ts';
+import type { LeaseName } from './model.ts';
 import { profiles } from './profiles.ts';
 import type { Profile } from './profiles.ts';
 import type { Shared } from './shared.ts';
@@ -13,6 +14,7 @@ const holdOffMs = Object.freeze({ handover: 5_000, release: 15_000, 'start-faile
 
 /** What it needs of the lease. */
 export interface StandingHost {
+  readonly name: LeaseName;
   readonly desired: LeaseDesired | null;
   readonly isByCommand: boolean;
   readonly gate: Gate;
@@ -110,7 +112,7 @@ export class Standing {
   }
 
   endHoldOff(): void {
-    this.#shared.isWatchDue = true;
+    this.#shared.watchDue.push(this.#host.name);
     this.#untilMs = 0;
     this.#why = '';
   }
