@@ -20,13 +20,19 @@ export const admissionLimits = Object.freeze({
 });
 
 export class Admission {
-  #window: number = admissionLimits.windowMax;
+  readonly #windowMax: number;
+  #window: number;
   #halvedMs = -Infinity;
   /** Tries that began and are not known to have ended. */
   readonly #trying = new Set<LeaseName>();
   /** In the order in which their turns came. At most one of each lease. */
   readonly #waiting = new Set<LeaseName>();
   readonly #called = new Set<LeaseName>();
+
+  constructor(windowMax: number = admissionLimits.windowMax) {
+    this.#windowMax = windowMax;
+    this.#window = windowMax;
+  }
 
   get window(): number {
     return this.#window;
@@ -70,12 +76,13 @@ export class Admission {
   /** An attempt came to its end. `isLate`: so late that its messages were repeated meanwhile. */
   onEnd(isLate: boolean, nowMs: number): void {
     if (!isLate) {
-      this.#window = Math.min(this.#window + 1, admissionLimits.windowMax);
+      this.#window = Math.min(this.#window + 1, this.#windowMax);
       return;
     }
     if (nowMs - this.#halvedMs < admissionLimits.halvedMsMin) return;
     this.#halvedMs = nowMs;
-    this.#window = Math.max(Math.floor(this.#window / 2), admissionLimits.windowMin);
+    const windowMin = Math.min(admissionLimits.windowMin, this.#windowMax);
+    this.#window = Math.max(Math.floor(this.#window / 2), windowMin);
   }
 }
 

@@ -133,4 +133,6 @@ export interface CoreStart {
   readonly bootMonoMs: number;
   /** True when `volatile` is null because the kernel has booted since, false when it was lost or damaged. */
   readonly isFreshBoot: boolean;
+  /** Leases that are tried at once at most; absent: `admissionLimits.windowMax`. Worlds of few leases need a small one to see any wait. */
+  readonly attemptsMax?: number;
 }

@@ -74,7 +74,7 @@ export class GuardCore {
     const memory = start.volatile as CoreMemory | null;
     this.#turn = new Turn(start.self, memory?.token ?? 0);
     this.#turn.begin(now);
-    this.#shared = newShared(start.self, random, now);
+    this.#shared = newShared(start, random, now);
     this.#agents = new Agents(this.#shared);
     this.#wishes = new Wishes(start.self);
     this.#reminders = this.#newReminders();

@@ -2,6 +2,7 @@
 import type { HostId } from '../../crdt/ids.ts';
 import type { Random } from '../ports.ts';
 import { Admission } from './admission.ts';
+import type { CoreStart } from './core-api.ts';
 import type { GuardDesired } from './guard-api.ts';
 import type { Instant, LeaseName } from './model.ts';
 import type { Ballots, Electorate } from './proposer.ts';
@@ -30,13 +31,13 @@ export interface Shared {
 }
 
 /** The daemon has not been heard of yet. */
-export function newShared(self: HostId, random: Random, now: Instant): Shared {
+export function newShared({ self, attemptsMax }: CoreStart, random: Random, now: Instant): Shared {
   return {
     self,
     random,
     session: '',
     ballots: { last: 0 },
-    admission: new Admission(),
+    admission: new Admission(attemptsMax),
     electorate: null,
     desired: null,
     isDaemonHere: false,

@@ -88,6 +88,8 @@ export interface LeaseWorldOptions {
   readonly restartMsMax: number;
   readonly resumeOrder: 'timer-first' | 'messages-first' | 'reversed';
   readonly forMs: number;
+  /** As in `CoreStart`. */
+  readonly attemptsMax: number;
 }
 
 export const calmLinks: LinkOptions = {
@@ -139,6 +141,7 @@ export const calm: LeaseWorldOptions = {
   restartMsMax: 200,
   resumeOrder: 'messages-first',
   forMs: 10_000,
+  attemptsMax: 32,
 };
 
 /** `fixed` stands, and what was drawn is made to fit it. */
@@ -210,6 +213,8 @@ function drawOptions(random: SimRandom): LeaseWorldOptions {
     restartMsMax: isMild ? random.pick([80, 300]) : random.pick([80, 300, 3_000]),
     resumeOrder: random.pick(['timer-first', 'messages-first', 'reversed'] as const),
     forMs: random.pick([20_000, 40_000, 80_000]),
+    // Drawn last: what is drawn before stays as it was for every seed.
+    attemptsMax: random.pick([1, 1, 32]),
   };
 }
 

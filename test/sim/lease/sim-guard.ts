@@ -65,7 +65,8 @@ export class SimGuard {
     this.#noticed = null;
     this.promptSinceMs = this.#world.nowMs;
     const now = this.now();
-    const start = machine.startOf(this.#world.env, isFreshBoot);
+    const { attemptsMax } = this.#world.options;
+    const start = { ...machine.startOf(this.#world.env, isFreshBoot), attemptsMax };
     this.core = this.#world.makeCore(
       start,
       this.#world.random.fork(`core/${machine.index}/${this.life}`),
