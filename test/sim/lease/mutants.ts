@@ -598,6 +598,19 @@ export const mutants: readonly Mutant[] = [
     },
   },
   {
+    name: 'waits-for-ever',
+    breaks: 'admission: who is kept waiting is called when there is room',
+    file: 'daemon/lease/admission.ts',
+    edits: [
+      {
+        find: 'if (this.#waiting.size === 0) return none;',
+        replace: 'if (this.#waiting.size >= 0) return none;',
+      },
+    ],
+    falls: ['L1'],
+    hunt: { count: 60, options: { attemptsMax: 1 } },
+  },
+  {
     name: 'tick-for-everybody',
     breaks: '2.10: an epoch is granted to one owner',
     file: 'daemon/lease/proposer.ts',
