@@ -141,8 +141,9 @@ function damageAt(bytes: Uint8Array, at: number): 'torn-tail' | 'corrupt' {
     if (bytes[next] === marker[0] && frameAt(bytes, next) !== null) return 'corrupt';
   }
   const rest = bytes.subarray(at);
-  if (rest.every((byte) => byte === 0)) return 'torn-tail';
-  const isMarked = marker.every((byte, i) => i >= rest.length || rest[i] === byte);
+  // Behind the last byte that was written there are zeros only.
+  const written = rest.findLastIndex((byte) => byte !== 0) + 1;
+  const isMarked = marker.every((byte, i) => i >= written || rest[i] === byte);
   if (!isMarked) return 'corrupt';
   const isWhole = rest.length >= headBytes && headBytes + lengthAt(bytes, at) <= rest.length;
   return isWhole && !endsInZeros(rest) ? 'corrupt' : 'torn-tail';

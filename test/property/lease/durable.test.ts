@@ -75,6 +75,16 @@ test('[trellis:I22] a log that grew before its bytes were written is cut there',
   );
 });
 
+test('[trellis:I22] also where only some bytes of the first word were written', () => {
+  const before = encodeBatch([{ kind: 'intent', n: 1, isOn: true }]);
+  for (let written = 0; written <= 20; written++) {
+    const frame = encodeBatch([{ kind: 'intent', n: 2, isOn: false }]);
+    frame.fill(0, written);
+    const { damage, goodBytes } = decodeLog(joined([before, frame]));
+    expect([written, damage, goodBytes]).toEqual([written, 'torn-tail', before.length]);
+  }
+});
+
 test('one changed byte costs its batch and what follows, and is reported', () => {
   fc.assert(
     fc.property(batches, fc.nat(), fc.integer({ min: 1, max: 255 }), (all, position, change) => {
