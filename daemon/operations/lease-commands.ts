@@ -16,6 +16,7 @@ export const moveTimeLimitMs = 900_000;
 
 /** A guard that was replaced, or its daemon, is back within this: what needs it waits so long. */
 const guardMsMax = 5_000;
+const askAgainMs = 200;
 /** Waiting for longer than this is said. */
 const quietMs = 1_000;
 /** A step that takes longer is said again so often. */
@@ -71,9 +72,31 @@ export async function command(
 ): Promise<GuardReply & { readonly isOk: true }> {
   const node = nodeOf(context);
   await waitForGuard(context);
-  const reply = await leasesOf(context).command(what, context.signal);
+  const endMs = context.clock.monotonicMs() + guardMsMax;
+  let reply = await answered(context, what);
+  // One that was started a moment ago has not heard yet what it is for, and has done nothing.
+  while (!reply.isOk && reply.code === 'GUARD_UNREACHABLE' && context.clock.monotonicMs() < endMs) {
+    const pause = Promise.withResolvers<void>();
+    context.clock.setTimer(askAgainMs, pause.resolve);
+    await pause.promise;
+    context.signal.throwIfAborted();
+    reply = await answered(context, what);
+  }
   if (reply.isOk) return reply;
   throw refusalOf(reply, node, about);
+}
+
+async function answered(context: OperationContext, what: GuardCommand): Promise<GuardReply> {
+  try {
+    return await leasesOf(context).command(what, context.signal);
+  } catch (error) {
+    // A switch that its guard did not live to answer is not under way any more, and asking twice does no harm.
+    const isLost = error instanceof ClusterError && error.code === 'GUARD_UNREACHABLE';
+    if (!isLost || what.kind !== 'switch') throw error;
+  }
+  context.progress('the guard of this host was replaced meanwhile: it is asked again');
+  await waitForGuard(context);
+  return leasesOf(context).command(what, context.signal);
 }
 
 /** People see names of hosts and leases; the guard knows only their identifiers. */

@@ -165,9 +165,13 @@ function assertTakes(
   throw new ClusterError('LEASE_DENIED', { name, host, reason });
 }
 
-/** A guard that was replaced is back before others hear of it: the holder asks it, and hears soon that nobody answers. */
-function isAnswerable({ reasons }: CandidateRow): boolean {
-  return reasons.length > 0 && reasons.every(({ code }) => code === 'guard-down');
+/**
+ * What others said last may be over: a guard that was replaced is back, a container that was missing is made. The holder asks
+ * the candidate itself, and hears soon what it is, or that nobody answers.
+ */
+function isAnswerable({ place, reasons }: CandidateRow): boolean {
+  if (place === null || reasons.length === 0) return false;
+  return reasons.every(({ code }) => code === 'guard-down' || code === 'unfit');
 }
 
 function switchPlan(world: LeaseWorld, subject: LeaseSubject, to: string | undefined): MoveAnswer {

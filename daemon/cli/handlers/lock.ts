@@ -29,6 +29,7 @@ const outputCharsMax = 16 << 20;
 /** After its end a command's last output arrives within this. */
 const lastOutputMs = 500;
 const askAgainMs = 200;
+const newGuardMsMax = 5_000;
 const notEntered = 125;
 /** Numbers of commands on the connection: acquisitions count up from it. */
 const releaseId = 1;
@@ -71,6 +72,8 @@ class Lock {
   #epoch: number | null = null;
   #askId = releaseId;
   #deadlineMs = 0;
+  /** A guard that has heard nothing by then will not. */
+  #newUntilMs = 0;
   #again: NodeJS.Timeout | null = null;
 
   constructor(run: Run, ticket: LockTicket, guard: GuardConnection) {
@@ -86,6 +89,7 @@ class Lock {
   async acquire(waitMs: number): Promise<Granted | null> {
     const { lease, guardApiVersion } = this.#ticket;
     this.#deadlineMs = performance.now() + waitMs;
+    this.#newUntilMs = performance.now() + newGuardMsMax;
     this.#guard.send({ kind: 'hello', v: guardApiVersion, version });
     this.#ask(waitMs);
     const note = setTimeout(
@@ -95,7 +99,7 @@ class Lock {
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(
       () => late.reject(this.#timedOut(waitMs, 'the guard gave no answer')),
-      waitMs + answerSlackMs,
+      waitMs + newGuardMsMax + answerSlackMs,
     );
     const gone = this.#lost.promise.then((reason): never => {
       throw new ClusterError('GUARD_UNREACHABLE', { host: 'here', reason });
@@ -192,15 +196,22 @@ class Lock {
     this.#guard.send({ kind: 'command', id: this.#askId, command });
   }
 
-  /** Another command of this very host has it: the guard says so at once, and is asked again. */
+  /**
+   * Another command of this very host has it: the guard says so at once, and is asked again. So is one that was started a
+   * moment ago and has not heard yet what it is for.
+   */
   #take(reply: GuardReply): void {
-    const leftMs = this.#deadlineMs - performance.now();
+    const now = performance.now();
+    const leftMs = this.#deadlineMs - now;
     if (reply.isOk) this.#epoch = reply.epoch ?? 0;
-    if (reply.isOk || reply.code !== 'LEASE_BUSY' || leftMs <= askAgainMs) {
+    const isBusy = !reply.isOk && reply.code === 'LEASE_BUSY' && leftMs > askAgainMs;
+    const isNew = !reply.isOk && reply.code === 'GUARD_UNREACHABLE' && now < this.#newUntilMs;
+    if (!isBusy && !isNew) {
       this.#reply.resolve(reply);
       return;
     }
-    this.#again = setTimeout(() => this.#ask(Math.round(leftMs - askAgainMs)), askAgainMs);
+    const waitMs = Math.max(0, Math.round(leftMs - askAgainMs));
+    this.#again = setTimeout(() => this.#ask(waitMs), askAgainMs);
   }
 
   #signalled(signal: NodeJS.Signals): void {

@@ -311,14 +311,14 @@ export class Guard {
   }
 
   #onCommand(id: number, command: GuardCommand): void {
-    if (this.#core === null) {
+    if (this.#loop === null) {
       const reason = 'it has not heard from a daemon yet';
       const details = { host: '', reason };
       this.#clients.reply(id, { isOk: false, code: 'GUARD_UNREACHABLE', details });
       return;
     }
     if (command.kind === 'acquire' && !this.#mayAcquire(id, command)) return;
-    this.#loop?.enqueue({ kind: 'command', id, command });
+    this.#loop.enqueue({ kind: 'command', id, command });
   }
 
   #mayAcquire(id: number, command: Extract<GuardCommand, { kind: 'acquire' }>): boolean {

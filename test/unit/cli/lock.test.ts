@@ -188,6 +188,13 @@ test('a guard that is busy with another command of this host is asked again', as
   expect((await lock(['x', '--wait', '20s', '--', 'true'])).exit).toBe(0);
 });
 
+test('a guard that has just been started is asked again, whatever the wait', async () => {
+  const reason = 'it has not heard from a daemon yet';
+  guard.answer = (_, nth) =>
+    nth < 3 ? { isOk: false, code: 'GUARD_UNREACHABLE', details: { reason } } : granted();
+  expect((await lock(['x', '--wait', '0', '--', 'true'])).exit).toBe(0);
+});
+
 test('what the guard refuses keeps its code', async () => {
   guard.answer = () => ({ isOk: false, code: 'GATE_FAULT', details: { reason: 'no freezer' } });
   const { exit, stderr } = await lock(['x', '--', 'true']);

@@ -6,6 +6,7 @@ import type {
   LeaseRow,
   MoveAnswer,
 } from '../../../daemon/operations/lease-answers.ts';
+import { ClusterError } from '../../../daemon/errors.ts';
 import { leaseOperations } from '../../../daemon/operations/lease.ts';
 import { lockOperations } from '../../../daemon/operations/lock.ts';
 import type { LockTicket } from '../../../daemon/operations/lock.ts';
@@ -395,9 +396,47 @@ describe('moving', () => {
     }
   });
 
-  test('a target whose guard is said to be away is asked by the holder', async () => {
+  test('a guard that is replaced while it is asked to switch is asked again; a release is not repeated', async () => {
     holdDb();
-    leases.setFact('h2', { leasePort: 0 });
+    let isLost = true;
+    leases.answer = () => {
+      if (!isLost) return { isOk: true, epoch: 8, holder: node.host('h2').id };
+      isLost = false;
+      throw new ClusterError('GUARD_UNREACHABLE', { host: 'h1', reason: 'ECONNRESET' });
+    };
+    const moved = await run<MoveAnswer>('lease/switch', { name: 'db', to: 'h2' });
+    expect(moved).toMatchObject({ to: 'h2', epoch: 8 });
+    expect(leases.commands.map(({ kind }) => kind)).toEqual(['switch', 'switch']);
+    isLost = true;
+    await expect(run('lease/release', { name: 'db' })).rejects.toMatchObject({
+      code: 'GUARD_UNREACHABLE',
+    });
+  });
+
+  test('a guard that has not heard yet what it is for is asked again for a moment', async () => {
+    holdDb();
+    const clock = new ManualClock();
+    const isNew = (): GuardReply => ({ isOk: false, code: 'GUARD_UNREACHABLE', details: {} });
+    leases.answer = isNew;
+    const released = run<MoveAnswer>('lease/release', { name: 'db' }, { clock });
+    await clock.advance(600);
+    leases.answer = () => ({ isOk: true, epoch: 8 });
+    await clock.advance(200);
+    expect(await released).toMatchObject({ from: 'h1' });
+    leases.answer = isNew;
+    const refused = expect(run('lease/release', { name: 'db' }, { clock })).rejects.toMatchObject({
+      code: 'GUARD_UNREACHABLE',
+    });
+    await clock.advance(6_000);
+    await refused;
+  });
+
+  test.each([
+    ['whose guard is said to be away', () => ({ leasePort: 0 })],
+    ['that would not a moment ago', () => ({ unfit: [{ name: db, why: 'it is not made yet' }] })],
+  ])('a target %s is asked by the holder', async (_words, fact) => {
+    holdDb();
+    leases.setFact('h2', fact());
     leases.answer = () => ({
       isOk: false,
       code: 'HANDOVER_ABORTED',
