@@ -1,8 +1,10 @@
 /** One attempt of a proposer, and who of the voters has answered it: bits by place in the electorate. */
-import type { Reject } from './messages.ts';
+import type { PromiseReply, Reject } from './messages.ts';
+import { leaseLimits } from './model.ts';
 import type { Ballot, Epoch, Owner } from './model.ts';
 import type { HostId } from '../../crdt/ids.ts';
 import type { Electorate, Purpose } from './proposer.ts';
+import { isSameOwner } from './seat.ts';
 
 export interface Attempt {
   readonly purpose: Purpose;
@@ -24,10 +26,8 @@ export interface Attempt {
   isFull: boolean;
   isUninterrupted: boolean;
   epochSeen: Epoch;
-  lastOwner: Owner | null;
-  isLastReleased: boolean;
-  /** What the last owner had still to fence; null: no voter knows. */
-  inherited: readonly HostId[] | null;
+  /** Owners of the epoch `epochSeen`: more than one when attempts of several left grants under one number. */
+  lasts: readonly LastOwner[];
   /** Hosts that have to be fenced before anything runs. */
   unfenced: readonly HostId[];
   isGranted: boolean;
@@ -35,6 +35,53 @@ export interface Attempt {
   why: Reject['why'] | 'timeout';
   /** Of the voters that refused, until when: on the authority clock. */
   readonly waits: number[];
+}
+
+export interface LastOwner {
+  readonly owner: Owner;
+  /** It gave the lease up itself, as one voter at least knows. */
+  readonly isReleased: boolean;
+  /** What it had still to fence; null: no voter knows. */
+  readonly unfenced: readonly HostId[] | null;
+}
+
+/** What a voter says of the highest epoch that it knows. One without an owner there knows that epoch by hearsay. */
+export function noteLast(attempt: Attempt, said: PromiseReply): void {
+  if (said.maxEpoch < attempt.epochSeen) return;
+  if (said.maxEpoch > attempt.epochSeen) attempt.lasts = [];
+  attempt.epochSeen = said.maxEpoch;
+  const owner = said.maxEpochOwner;
+  if (owner === null) return;
+  const known = attempt.lasts.find((last) => isSameOwner(last.owner, owner));
+  const last = {
+    owner,
+    isReleased: said.isReleased || known?.isReleased === true,
+    unfenced: inBoth(known?.unfenced ?? null, said.unfenced),
+  };
+  attempt.lasts = [...attempt.lasts.filter((one) => one !== known), last];
+}
+
+/** An owner that is not known to have given the lease up itself. */
+export function victimOf({ lasts }: Pick<Attempt, 'lasts'>): Owner | null {
+  return lasts.find(({ isReleased }) => !isReleased)?.owner ?? null;
+}
+
+/** Hosts of such owners, and those whom any owner had not fenced yet. */
+export function unfencedBefore({ lasts }: Pick<Attempt, 'lasts'>, self: HostId): readonly HostId[] {
+  const all = lasts.flatMap(({ owner, isReleased, unfenced }) => [
+    ...(unfenced ?? []),
+    ...(isReleased ? [] : [owner.host]),
+  ]);
+  return [...new Set(all)].filter((host) => host !== self).slice(0, leaseLimits.unfencedMax);
+}
+
+/** Of two voters that know of one owner: what one of them has heard to be fenced is. */
+function inBoth(
+  a: readonly HostId[] | null,
+  b: readonly HostId[] | null,
+): readonly HostId[] | null {
+  if (a === null || b === null) return a ?? b;
+  return a.filter((host) => b.includes(host));
 }
 
 /** 0 when it is none of these voters. */

@@ -15,7 +15,7 @@
  *   under a higher number, while the workload keeps the one under which it was started.
  */
 import type { HostId } from '../../crdt/ids.ts';
-import { bitCount, voterBit } from './attempt.ts';
+import { bitCount, noteLast, unfencedBefore, victimOf, voterBit } from './attempt.ts';
 import type { Attempt } from './attempt.ts';
 import type { Force } from './forcing.ts';
 import type {
@@ -27,7 +27,7 @@ import type {
   Reject,
   Release,
 } from './messages.ts';
-import { leaseLimits, majorityOf } from './model.ts';
+import { majorityOf } from './model.ts';
 import type { Ballot, Epoch, LeaseName, Owner } from './model.ts';
 import { authorityWithin } from './profiles.ts';
 import type { Profile } from './profiles.ts';
@@ -280,9 +280,7 @@ export class Proposer {
       isFull: false,
       isUninterrupted: true,
       epochSeen: 0,
-      lastOwner: null,
-      isLastReleased: true,
-      inherited: null,
+      lasts: [],
       unfenced: purpose === 'acquire' ? [] : this.unfenced,
       isGranted: false,
       other: null,
@@ -312,15 +310,7 @@ export class Proposer {
     const bit = voterBit(attempt.electorate, from);
     if (bit === 0 || ((attempt.open | attempt.closed) & bit) !== 0) return null;
     const owner = message.maxEpochOwner;
-    if (message.maxEpoch > attempt.epochSeen) {
-      attempt.epochSeen = message.maxEpoch;
-      attempt.lastOwner = owner;
-      attempt.isLastReleased = message.isReleased;
-      attempt.inherited = message.unfenced;
-    } else if (message.maxEpoch === attempt.epochSeen) {
-      if (message.isReleased) attempt.isLastReleased = true;
-      attempt.inherited = inBoth(attempt.inherited, message.unfenced);
-    }
+    noteLast(attempt, message);
     if (!message.isOpen) {
       attempt.closed |= bit;
       attempt.why = message.parkedBy ? 'parked' : 'busy';
@@ -344,14 +334,9 @@ export class Proposer {
     }
     if (bitCount(attempt.open) < majorityOf(attempt.electorate.voters.length)) return null;
     if (turn.authorityMs >= attempt.untilMs) return this.#fail('late', turn);
-    const { lastOwner } = attempt;
-    if (
-      attempt.isForced &&
-      lastOwner &&
-      !attempt.isLastReleased &&
-      this.#isSpared(lastOwner, turn)
-    ) {
-      attempt.other = lastOwner;
+    const victim = victimOf(attempt);
+    if (attempt.isForced && victim && this.#isSpared(victim, turn)) {
+      attempt.other = victim;
       return this.#fail('busy', turn);
     }
     attempt.isAccepting = true;
@@ -466,7 +451,7 @@ export class Proposer {
       kind: 'granted',
       purpose: attempt.purpose,
       isUninterrupted: attempt.isUninterrupted,
-      victim: attempt.isLastReleased ? null : attempt.lastOwner,
+      victim: victimOf(attempt),
     };
   }
 
@@ -574,25 +559,6 @@ export class Proposer {
     };
     for (const voter of electorate.voters) turn.send(voter, message);
   }
-}
-
-/** Of two voters that know of one epoch: what one of them has heard to be fenced is. */
-function inBoth(
-  a: readonly HostId[] | null,
-  b: readonly HostId[] | null,
-): readonly HostId[] | null {
-  if (a === null || b === null) return a ?? b;
-  return a.filter((host) => b.includes(host));
-}
-
-/** The last owner, unless it gave the lease up itself, and whom it had not fenced yet. */
-function unfencedBefore(
-  { inherited, lastOwner, isLastReleased }: Attempt,
-  self: HostId,
-): readonly HostId[] {
-  const last = lastOwner === null || isLastReleased ? [] : [lastOwner.host];
-  const all = new Set([...(inherited ?? []), ...last]);
-  return [...all].filter((host) => host !== self).slice(0, leaseLimits.unfencedMax);
 }
 
 function isSame(a: Owner, b: Owner | null): boolean {
